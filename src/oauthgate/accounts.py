@@ -1,0 +1,277 @@
+"""Users, the accounts linked to them, and who owns an account: every change is a compare-and-swap.
+
+An account belongs to the user whose id its `account/…` record holds; the record is claimed by
+insert-if-absent, so one account has one owner. The order of the writes makes a crash harmless: a claim
+without a link is released once it is old, and whoever writes a link or deletes a claim looks for the
+other one afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from . import sessions
+from .errors import Conflict, GateError
+from .records import AccountRecord, Link, Session, Token, User
+from .sessions import Ticket
+from .stores import ABSENT
+from .users import Users
+
+#: Seconds that the two writes of a new link may lie apart; an older claim without its link was left
+#: behind by a crash, or belongs to a link that was removed.
+CLAIM_GRACE = 60.0
+MAX_LINKS = 50
+
+
+class Accounts(Users):
+    """Users and their links in one vault."""
+
+    # -- sign in
+
+    async def login(
+        self, link: Link, *, sid: str = "", old: Ticket | None = None
+    ) -> tuple[Ticket, User, bool]:
+        """Sign the owner of `link`'s account in, making the user on the first visit.
+
+        `old` is the session that this browser had: it ends, whoever's it was, so that no session id
+        survives a sign-in. Returns the new session's ticket, the user, and whether the user is new.
+        """
+        while True:
+            user_id, fresh = await self._owner(link, sessions.new_user_id())
+            ticket, session = sessions.issue(
+                self._vault.keys,
+                user_id,
+                now=time.time(),
+                provider=link.provider,
+                account_id=link.account_id,
+                sid=sid,
+            )
+            async with self._claimed(user_id, link, fresh):
+                await self._hooks.run("login", user_id, link, new_user=fresh)
+                user = await self._sign_in(user_id, link, session, old)
+            if user is not None:
+                await self._confirm(user_id, link)
+                break
+            await self._io.sleep(0.05)
+        if old is not None and old.user_id != user_id:
+            await self.end_session(old)
+        return ticket, user, fresh
+
+    async def _owner(self, link: Link, candidate: str) -> tuple[str, bool]:
+        """The user that owns the account, claimed for `candidate` when nobody does."""
+        found = await self._claim(link)
+        if found is not None:
+            return found[1].user_id, False
+        record = AccountRecord(user_id=candidate, claimed_at=time.time())
+        try:
+            await self._vault.put(self._account_key(link), record, expect=ABSENT)
+        except Conflict:
+            found = await self._claim(link)
+            if found is None:
+                return await self._owner(link, candidate)
+            return found[1].user_id, False
+        return candidate, True
+
+    async def _sign_in(
+        self, user_id: str, link: Link, session: Session, old: Ticket | None
+    ) -> User | None:
+        """Write link and session into the user's document; None when the claim was a dead one."""
+
+        def change(user: User) -> User | None:
+            now = time.time()
+            if user.link(link.provider, link.account_id) is None and not self._same_account(user, link):
+                if user.links or user.sessions:
+                    # The user exists but this account is not among its links: either it is being
+                    # linked at this moment, or its claim was left behind.
+                    return None
+            if old is not None and old.user_id == user.id:
+                held = sessions.find(self._vault.keys, user, old, self._policy, now)
+                if held is not None:
+                    user = sessions.without_session(user, held.id)
+            return sessions.with_session(_with_link(user, link), session, self._policy, now)
+
+        changed = await self.update(user_id, change, create=True)
+        if changed is None:
+            await self._release_if_dead(link, user_id)
+        return changed
+
+    @staticmethod
+    def _same_account(user: User, link: Link) -> bool:
+        # The same account through another table (a renamed provider) is still this user's.
+        return any(Accounts._is_same(held, link) for held in user.links)
+
+    @staticmethod
+    def _is_same(held: Link, link: Link) -> bool:
+        return held.identity == link.identity and held.account_id == link.account_id
+
+    async def _release_if_dead(self, link: Link, user_id: str) -> None:
+        found = await self._claim(link)
+        if found is None or found[1].user_id != user_id:
+            return
+        key, record, version = found
+        if time.time() - record.claimed_at < CLAIM_GRACE:
+            raise GateError(
+                "account_in_use",
+                "this account is being linked to a user at this moment; try again in a minute",
+            )
+        try:
+            await self._vault.delete(key, expect=version)
+        except Conflict:
+            return
+        # Whoever deletes a claim looks for its link afterwards (see `_confirm`).
+        after = await self._vault.user(user_id)
+        if after is not None and self._same_account(after[0], link):
+            with contextlib.suppress(GateError):
+                await self._confirm(user_id, link)
+
+    # -- link
+
+    async def attach(self, user_id: str, session_id: str, link: Link) -> User:
+        """Link an account to a signed-in user. Raises `GateError` 409 when another user owns it, 403
+        when the session that asked for it is gone."""
+        owner, fresh = await self._owner(link, user_id)
+        if owner != user_id:
+            other = await self._vault.user(owner)
+            if other is None or not self._same_account(other[0], link):
+                await self._release_if_dead(link, owner)
+                owner, fresh = await self._owner(link, user_id)
+            if owner != user_id:
+                raise GateError(
+                    "account_in_use",
+                    "this account is linked to another user; sign in with it, or unlink it there",
+                )
+        claimed = time.monotonic()
+
+        def change(user: User) -> User | None:
+            now = time.time()
+            if time.monotonic() - claimed > CLAIM_GRACE / 2:
+                raise GateError("store_unavailable", "the store was too slow; try again")
+            if not any(held.id == session_id and self._policy.live(held, now) for held in user.sessions):
+                return None
+            if len(user.links) >= MAX_LINKS and user.link(link.provider, link.account_id) is None:
+                raise GateError("not_allowed", f"a user can link {MAX_LINKS} accounts; unlink one first")
+            return _with_link(user, link)
+
+        async with self._claimed(user_id, link, fresh):
+            await self._hooks.run("linked", user_id, link)
+            user = await self.update(user_id, change)
+            if user is None:
+                raise GateError(
+                    "session_mismatch", "you were signed out while linking; sign in and link again"
+                )
+        await self._confirm(user_id, link)
+        return user
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, user_id: str, link: Link, fresh: bool) -> AsyncIterator[None]:
+        """Give a claim that was made for this back when what it was made for is refused."""
+        try:
+            yield
+        except GateError:
+            if fresh:
+                with contextlib.suppress(GateError):
+                    await self._let_go(user_id, link)
+            raise
+
+    async def _confirm(self, user_id: str, link: Link) -> None:
+        """Make sure that a link which was just written has its claim.
+
+        An unlink at the same moment may have deleted it in between. Whoever writes a link looks for
+        its claim afterwards, and whoever deletes a claim looks for its link, so one of the two sees
+        the other. Raises `GateError` 409, without the link, when another user was faster.
+        """
+        owner, _ = await self._owner(link, user_id)
+        if owner == user_id:
+            return
+
+        def change(user: User) -> User | None:
+            kept = [held for held in user.links if not self._is_same(held, link)]
+            return msgspec.structs.replace(user, links=kept)
+
+        await self.update(user_id, change)
+        raise GateError(
+            "account_in_use",
+            "this account is linked to another user; sign in with it, or unlink it there",
+        )
+
+    async def _let_go(self, user_id: str, link: Link) -> None:
+        """Delete the user's claim of an account that is not linked any more."""
+        found = await self._claim(link)
+        if found is None or found[1].user_id != user_id:
+            return
+        try:
+            await self._vault.delete(found[0], expect=found[2])
+        except Conflict:
+            return
+        after = await self._vault.user(user_id)
+        if after is not None and self._same_account(after[0], link):
+            await self._confirm(user_id, link)
+
+    async def detach(self, user_id: str, provider: str, account_id: str) -> Link | None:
+        """Remove a link and then its claim; the link that was removed, or None."""
+        removed: list[Link] = []
+
+        def change(user: User) -> User | None:
+            removed.clear()
+            link = user.link(provider, account_id)
+            if link is None:
+                return None
+            removed.append(link)
+            links = [held for held in user.links if held is not link]
+            return msgspec.structs.replace(user, links=links)
+
+        await self.update(user_id, change)
+        if not removed:
+            return None
+        link = removed[0]
+        await self._let_go(user_id, link)
+        await self._hooks.run("unlinked", user_id, link)
+        return link
+
+    async def owner_of(self, identity: str, account_id: str) -> str | None:
+        """The user that owns an account, or None."""
+        for key in self._vault.hash_keys("account", f"{identity}\x00{account_id}"):
+            found = await self._vault.get(AccountRecord, f"account/{key}")
+            if found is not None:
+                return found[0].user_id
+        return None
+
+    async def _claim(self, link: Link) -> tuple[str, AccountRecord, int] | None:
+        for digest in self._vault.hash_keys("account", f"{link.identity}\x00{link.account_id}"):
+            key = f"account/{digest}"
+            found = await self._vault.get(AccountRecord, key)
+            if found is not None:
+                return key, found[0], found[1]
+        return None
+
+    def _account_key(self, link: Link) -> str:
+        return "account/" + self._vault.hash_key("account", f"{link.identity}\x00{link.account_id}")
+
+
+def _with_link(user: User, link: Link) -> User:
+    """The user with the link added, or with its new token, profile and scope."""
+    held = user.link(link.provider, link.account_id)
+    if held is None:
+        return msgspec.structs.replace(user, links=[*user.links, link])
+    renewed = msgspec.structs.replace(
+        link,
+        label=held.label,
+        default=held.default,
+        linked_at=held.linked_at,
+        extra=link.extra or held.extra,
+        # A provider may give a refresh token at the first consent only.
+        token=_keep_refresh_token(link, held),
+    )
+    return msgspec.structs.replace(
+        user, links=[renewed if item is held else item for item in user.links]
+    )
+
+
+def _keep_refresh_token(link: Link, held: Link) -> Token:
+    if link.token.refresh_token or not held.token.refresh_token:
+        return link.token
+    return msgspec.structs.replace(link.token, refresh_token=held.token.refresh_token)

@@ -1,0 +1,253 @@
+"""`ASGIGate`: the gate around an ASGI application.
+
+A request under the prefix is answered here; every other one goes to the application with `services`
+and `oauth` in `scope["state"]`. Without a cookie or token of ours that costs a look at the headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from .clients import AsyncService, SyncService
+from .config import Config
+from .cookies import find
+from .errors import GateError, NotLinked, RefreshFailed
+from .gate import Gate
+from .hooks import Hook
+from .io_async import AsyncIO
+from .io_blocking import BlockingIO
+from .messages import Request, Response
+from .router import handle
+from .services import Services
+from .sessions import parse_ticket
+from .stepping import run
+from .stores import make_store
+from .visits import Visit
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: WebSocket close codes: try again later (RFC 6455 section 7.4.1), and a private one for "link first".
+_TRY_AGAIN = 1013
+_LINK_REQUIRED = 4401
+
+
+class ASGIGate:
+    """Middleware: `app = ASGIGate(app, "oauthgate.toml")`, or `add_middleware(ASGIGate, config=…)`.
+
+    `config` is the path of a TOML file, a dict of the same shape, or a `Config`; `hooks` maps the
+    names of `hooks.py` to functions. Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config | str | Path | Mapping[str, Any],
+        hooks: Mapping[str, Hook] | None = None,
+    ) -> None:
+        self.app = app
+        self._hooks = hooks
+        self.gate = Gate(Config.load(config), AsyncIO(), hooks=hooks)
+        self._blocking: Gate | None = None
+        self._prefix = self.gate.config.prefix
+        self._below = self._prefix + "/"
+        self._marker = self.gate.config.cookie.encode() + b"="
+        self._anonymous: Services[AsyncService] = self.gate.services(
+            AsyncService, None, lambda: self.blocking_gate().services(SyncService, None)
+        )
+
+    def __repr__(self) -> str:
+        return f"ASGIGate({self.gate!r})"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            path, mount = _split(scope)
+            if path.startswith(self._prefix) and (path == self._prefix or path.startswith(self._below)):
+                request = make_request(scope, receive, path[len(self._prefix) :] or "/")
+                await send_response(await handle(self.gate, request, mount), send)
+                return
+            await self._http(scope, receive, send, path, mount)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    # -- requests to the application
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send, path: str, mount: str) -> None:
+        try:
+            self._enter(scope, await self._visit(scope), path, mount)
+        except GateError as error:
+            await send_response(self._answer(scope, receive, path, mount, error), send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        except (NotLinked, GateError, RefreshFailed) as error:
+            answer = self._answer(scope, receive, path, mount, error)
+            try:
+                await send_response(answer, send)
+            except RuntimeError:
+                # The application had begun its own answer; there is no second one.
+                raise error from None
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, mount = _split(scope)
+        try:
+            # Browsers let any page open a socket with our cookies: only our own pages get an identity.
+            origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            host = hosts[0] if len(hosts) == 1 else None
+            scheme = scope.get("scheme", "ws")
+            own = all(self.gate.own_origin(origin, scheme, host) for origin in origins)
+            self._enter(scope, await self._visit(scope) if own else None, path, mount)
+        except GateError:
+            await send({"type": "websocket.close", "code": _TRY_AGAIN})
+            return
+        try:
+            await self.app(scope, receive, send)
+        except NotLinked:
+            await send({"type": "websocket.close", "code": _LINK_REQUIRED})
+        except (GateError, RefreshFailed):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN})
+
+    async def _visit(self, scope: Scope) -> Visit | None:
+        """Who a request comes from; None, and nothing read, when it carries nothing of ours."""
+        cookies: list[str] | None = None
+        authorization: list[bytes] = []
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                if self._marker in value:
+                    cookies = cookies or []
+                    cookies.append(value.decode("latin-1"))
+            elif name == b"authorization":
+                authorization.append(value)
+        if len(authorization) == 1:
+            kind, _, token = authorization[0].decode("latin-1").partition(" ")
+            ticket = parse_ticket(token.strip()) if kind.lower() == "bearer" else None
+            if ticket is not None:
+                return await self.gate.visit(ticket, bearer=True)
+        if cookies is None:
+            return None
+        name = self.gate.cookie_name(scope.get("scheme", "http"))
+        ticket = parse_ticket(find(cookies, name))
+        return await self.gate.visit(ticket, bearer=False) if ticket else None
+
+    def _enter(self, scope: Scope, visit: Visit | None, path: str, mount: str) -> None:
+        state = scope.get("state")
+        if state is None:
+            state = scope["state"] = {}
+        lasting = scope["type"] == "websocket"
+        state["services"] = self._anonymous if visit is None else self._services(visit, lasting)
+        query = scope.get("query_string", b"").decode("latin-1")
+        state["oauth"] = self.gate.visitor(visit, mount, path, query)
+        state["oauthgate"] = self
+
+    def _services(self, visit: Visit, lasting: bool) -> Services[AsyncService]:
+        def twin() -> Services[SyncService]:
+            return self.blocking_gate().services(SyncService, visit, lasting=lasting)
+
+        return self.gate.services(AsyncService, visit, twin, lasting=lasting)
+
+    def blocking_gate(self) -> Gate:
+        """The same gate over blocking IO, for `services.sync` in a thread pool."""
+        if self._blocking is None:
+            # A store in this process's memory is one and the same for both; any other is opened again
+            # for blocking use.
+            shared = getattr(self.gate.store, "in_process", False)
+            store = self.gate.store if shared else make_store(self.gate.config.store, blocking=True)
+            self._blocking = Gate(
+                self.gate.config, BlockingIO(), hooks=self._hooks, store=store, keys=self.gate.keys
+            )
+        return self._blocking
+
+    def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        path: str,
+        mount: str,
+        error: NotLinked | GateError | RefreshFailed,
+    ) -> Response:
+        return self.gate.answer_for(make_request(scope, receive, path), mount, error)
+
+    def answer(self, scope: Scope, error: NotLinked | GateError | RefreshFailed) -> Response:
+        """The answer for an exception of ours that a framework caught before we could."""
+        path, mount = _split(scope)
+        return self._answer(scope, _nothing, path, mount, error)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watching(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await self.close()
+            await send(message)
+
+        await self.app(scope, receive, watching)
+
+    async def close(self) -> None:
+        """Finish what is under way and close connections. Called by itself at the server's shutdown."""
+        await self.gate.close()
+        if self._blocking is not None:
+            blocking, self._blocking = self._blocking, None
+            run(blocking.close())
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def _split(scope: Scope) -> tuple[str, str]:
+    """The path that the application routes, and the path it is mounted below."""
+    path: str = scope["path"]
+    mount: str = (scope.get("root_path") or "").rstrip("/")
+    # Servers differ in whether the path still holds the mount point; a longer name is another path.
+    if mount and path.startswith(mount) and path[len(mount) : len(mount) + 1] in ("/", ""):
+        path = path[len(mount) :] or "/"
+    return path, mount
+
+
+def make_request(scope: Scope, receive: Receive, path: str) -> Request:
+    """A `Request` of the core from an HTTP scope."""
+
+    async def read(limit: int) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise GateError("invalid_request", "the client went away")
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise GateError("request_too_large", f"at most {limit} bytes are accepted")
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    client = scope.get("client")
+    return Request(
+        method=scope.get("method", "GET"),
+        path=path,
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=[
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
+        ],
+        read=read,
+        scheme=scope.get("scheme", "http"),
+        client=client[0] if client else None,
+    )
+
+
+async def send_response(response: Response, send: Send) -> None:
+    """Write an answer of the core."""
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
+    ]
+    if response.status != 204:  # RFC 9110 section 8.6
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,310 @@
+"""The gate: one configuration at work, with everything that it holds.
+
+The adapters (`asgi.py`, `wsgi.py`) ask it who a request to the application comes from (`visit`), and
+`router.py` answers the requests under its prefix.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from . import sessions
+from .accounts import Accounts
+from .answers import COMMON, error_body, is_navigation, json_answer, redirect, wants_page
+from .api_hosts import api_origins
+from .clients import SyncService
+from .config import Config
+from .errors import ConfigError, GateError, NotLinked, RefreshFailed
+from .hooks import Hook, Hooks, load_hooks
+from .io import IO
+from .keyfile import load_keys
+from .link_auth import CurrentUser
+from .messages import Request, Response
+from .outbound import Outbound
+from .pages import Pages
+from .protocols.discovery import Directory
+from .providers import Provider
+from .records import User
+from .refresh import Refresher
+from .seal import Keys
+from .services import C, Services
+from .sessions import SessionPolicy, Ticket
+from .site import Site, configured_site, local_site
+from .stores import Store, make_store
+from .targets import safe_target
+from .vault import Vault
+from .visits import Visit, Visitor, link_page, page_target
+
+log = logging.getLogger("oauthgate")
+
+
+class Gate:
+    """One configuration over one `IO`. Opens nothing before its first use."""
+
+    def __init__(
+        self,
+        config: Config,
+        io: IO,
+        *,
+        hooks: Mapping[str, Hook] | None = None,
+        store: Store | None = None,
+        keys: Keys | None = None,
+    ) -> None:
+        self.config = config
+        self.io = io
+        try:
+            self.store = store or make_store(config.store, blocking=io.blocking)
+            self.keys = keys or load_keys(config)
+            self.hooks = Hooks(io, {**load_hooks(config.hooks, "[hooks]"), **(hooks or {})})
+        except ConfigError as error:
+            raise ConfigError(f"{config.source}: {error}") from None
+        self.vault = Vault(self.store, self.keys)
+        self.policy = SessionPolicy(config.idle_timeout, config.absolute_timeout, config.max_sessions)
+        self.accounts = Accounts(self.vault, io, self.policy, self.hooks)
+        self.outbound = Outbound(io)
+        self.directory = Directory(io, self.outbound)
+        self.refresher = Refresher(
+            io, self.vault, self.accounts, self.outbound, self.directory, self.hooks
+        )
+        try:
+            self.pages = Pages(config.templates or None, config.prefix)
+        except NotADirectoryError:
+            raise ConfigError(
+                f"{config.source}: [oauthgate] templates: {config.templates} is not a folder"
+            ) from None
+        self._site = configured_site(config)
+        io.trust(_configured_hosts(config))
+
+    def __repr__(self) -> str:
+        return f"Gate({self.config!r})"
+
+    # -- requests to the application
+
+    async def visit(self, ticket: Ticket, bearer: bool) -> Visit | None:
+        """The visit that a ticket proves: one read of the store, and no write but a rare one.
+
+        None for a session that is unknown or over. Raises `GateError` 503 when the store cannot tell.
+        """
+        found = await self.vault.user(ticket.user_id)
+        if found is None:
+            return None
+        user, version = found
+        now = time.time()
+        held = sessions.find(self.keys, user, ticket, self.policy, now)
+        if held is None:
+            return None
+        if now - held.last_seen > self.policy.touch_after:
+            await self.accounts.touch(user, version, held)
+        return Visit(user, version, held, bearer)
+
+    def visitor(self, visit: Visit | None, mount: str, path: str, query: str) -> Visitor:
+        """What a handler on the page at `path` (decoded) and `query` (raw) sees of a visit."""
+        return Visitor(
+            visit,
+            keys=self.keys,
+            providers=self.config.providers,
+            prefix=self.config.prefix,
+            mount=self._site.path if self._site else mount,
+            path=path,
+            query=query,
+        )
+
+    def csrf_token(self, visit: Visit) -> str:
+        return sessions.csrf_token(self.keys, visit.session)
+
+    def site(self, scheme: str, host: str | None, mount: str) -> Site:
+        """Where this site is. Raises `GateError` 421 for a host that is not served."""
+        return self._site or local_site(self.config, scheme, host, mount)
+
+    def cookie_name(self, scheme: str) -> str:
+        """The session cookie's name; where no `base_url` is configured the request's scheme decides."""
+        secure = self._site.secure if self._site else scheme in ("https", "wss")
+        return f"__Host-{self.config.cookie}" if secure else self.config.cookie
+
+    def own_origin(self, origin: str, scheme: str, host: str | None) -> bool:
+        """Whether a WebSocket handshake of this origin may carry the visitor's identity.
+
+        `scheme` and `host` are the handshake's own, for a site without a configured `base_url`.
+        """
+        if origin in self.config.allowed_origins:
+            return True
+        try:
+            page = "https" if scheme in ("wss", "https") else "http"
+            return origin == self.site(page, host, "").origin
+        except GateError:
+            return False
+
+    def services(
+        self,
+        make: type[C],
+        visit: Visit | None,
+        twin: Callable[[], Services[SyncService]] | None = None,
+        *,
+        lasting: bool = False,
+    ) -> Services[C]:
+        """The services of a visit, or of an anonymous visitor.
+
+        `lasting` is for what outlives a request, as an open socket does: each call looks whether the
+        session still stands, so that signing out ends the clients too.
+        """
+        if visit is None or not lasting:
+            return self.services_of(make, visit.user if visit else None, twin)
+
+        async def current() -> User | None:
+            found = await self.vault.user(visit.user.id)
+            for held in found[0].sessions if found else []:
+                if held.id == visit.session.id and self.policy.live(held, time.time()):
+                    return found[0] if found else None
+            return None
+
+        return self.services_of(make, visit.user, twin, current)
+
+    def services_of(
+        self,
+        make: type[C],
+        user: User | None,
+        twin: Callable[[], Services[SyncService]] | None = None,
+        current: CurrentUser | None = None,
+    ) -> Services[C]:
+        """The services of a user, in a request or outside one."""
+        return Services(
+            make,
+            self.io,
+            self.refresher,
+            self.config.providers,
+            user.id if user else None,
+            user.links if user else [],
+            twin,
+            current,
+        )
+
+    def answer_for(
+        self, request: Request, mount: str, error: NotLinked | GateError | RefreshFailed
+    ) -> Response:
+        """The answer for one of our exceptions that a handler of the application let pass."""
+        try:
+            site = self.site(request.scheme, request.header("host"), mount)
+            if isinstance(error, NotLinked):
+                return self._not_linked(request, site, error)
+            if isinstance(error, RefreshFailed):
+                error = GateError("provider_unavailable", str(error))
+            return self.error(request, site, error)
+        except GateError as refusal:
+            return self.error(request, None, refusal)
+
+    def _not_linked(self, request: Request, site: Site, error: NotLinked) -> Response:
+        """What gets a missing link made: a redirect for people, JSON for programs."""
+        target = _current_target(request, site)
+        url = link_page(site, self.keys, error.provider, target, error.reason, error.scope)
+        if is_navigation(request):
+            return redirect(url)
+        return json_answer(
+            401,
+            {
+                "error": "link_required",
+                "error_description": f"link {error.provider} first, at the given url",
+                "provider": error.provider,
+                "url": url,
+                "reason": error.reason,
+                **({"scope": list(error.scope)} if error.scope else {}),
+            },
+        )
+
+    # -- pages and errors
+
+    def page(
+        self,
+        request: Request,
+        site: Site,
+        name: str,
+        *,
+        status: int = 200,
+        form_action: list[str] | None = None,
+        **values: object,
+    ) -> Response:
+        """One of the pages, in the visitor's language."""
+        page = self.pages.render(
+            name,
+            accept_language=",".join(request.values("accept-language")),
+            form_action=form_action or (),
+            site=site.host,
+            prefix=f"{site.path}{site.prefix}",
+            home_url=site.home,
+            status=status,
+            **values,
+        )
+        return Response(status, [*COMMON, *page.headers], page.html.encode("utf-8", "replace"))
+
+    def error(self, request: Request, site: Site | None, error: GateError) -> Response:
+        """An error as a page or JSON. Both name cause and cure, and nothing that came from outside."""
+        log_at = logging.WARNING if error.status >= 500 else logging.INFO
+        log.log(log_at, "answered %d: %s", error.status, error)
+        headers = [] if error.retry_after is None else [("Retry-After", str(error.retry_after))]
+        if site is not None and wants_page(request):
+            retry = None
+            if error.provider in self.config.providers:
+                retry = site.url(f"/{error.provider}/link")
+            answer = self.page(
+                request,
+                site,
+                "error",
+                status=error.status,
+                code=error.code,
+                cause=error.description if error.code == "refused" else None,
+                cure=None,
+                retry_url=retry,
+            )
+        else:
+            answer = json_answer(error.status, error_body(error))
+        answer.headers.extend(headers)
+        return answer
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of store and connections; both may be used again."""
+        await self.io.close()
+        await self.store.close()
+
+
+def _current_target(request: Request, site: Site) -> str:
+    """The page to come back to: the one asked for, or the one a form was sent from."""
+    if request.method in ("GET", "HEAD"):
+        return page_target(request.path, request.query, site.prefix)
+    for referrer in request.values("referer"):
+        if referrer.startswith(f"{site.origin}{site.path}/"):
+            parts = urlsplit(referrer.removeprefix(f"{site.origin}{site.path}"))
+            query = f"?{parts.query}" if parts.query else ""
+            return safe_target(parts.path + query, site.prefix)
+    return safe_target(None, site.prefix)
+
+
+def _configured_hosts(config: Config) -> frozenset[str]:
+    """Every host that the operator wrote down: those may be on a private network."""
+    hosts: set[str] = set()
+    for provider in config.providers.values():
+        hosts.update(host for _, host, _ in api_origins(provider))
+        for url in _urls(provider):
+            hosts.add((urlsplit(url).hostname or "").lower())
+    return frozenset(host for host in hosts if host)
+
+
+def _urls(provider: Provider) -> list[str]:
+    return [
+        url
+        for url in (
+            provider.issuer,
+            provider.authorization_endpoint,
+            provider.token_endpoint,
+            provider.refresh_endpoint,
+            provider.request_token_url,
+            provider.userinfo_endpoint,
+            provider.jwks_uri,
+            provider.revocation_endpoint,
+            provider.introspection_endpoint,
+            provider.end_session_endpoint,
+            provider.api_base_url,
+        )
+        if url
+    ]

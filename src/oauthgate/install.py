@@ -1,0 +1,101 @@
+"""`install(app, config)`: wrap an application of a known framework in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import Response as StarletteResponse
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from .asgi import ASGIGate
+from .clients import SyncService
+from .config import Config
+from .errors import GateError, NotLinked, RefreshFailed
+from .hooks import Hook
+from .services import Services
+from .visits import Visitor
+from .wsgi import GATE, SERVICES, VISITOR, WSGIGate
+
+_ANSWERED = (NotLinked, GateError, RefreshFailed)
+
+
+def install(
+    app: Any,  # noqa: ANN401 - of any framework; what it is decides
+    config: Config | str | Path | Mapping[str, Any],
+    *,
+    hooks: Mapping[str, Hook] | None = None,
+) -> None:
+    """Wrap a Flask, FastAPI or Starlette application in place.
+
+    Decorators, test clients and `flask run` go on working, because `app` stays the same object. Call
+    it once, before the first request. `hooks` maps the names of `hooks.py` to functions.
+
+    Raises `ConfigError` for a configuration that cannot work and
+    `TypeError` for an application of another kind, which `ASGIGate` or `WSGIGate` wraps instead.
+    """
+    if isinstance(app, Starlette):
+        _install_starlette(app, Config.load(config), hooks)
+    elif hasattr(app, "wsgi_app") and hasattr(app, "request_class"):
+        _install_flask(app, Config.load(config), hooks)
+    else:
+        raise TypeError(
+            f"install knows Flask, FastAPI and Starlette applications, not {type(app).__name__}; wrap "
+            "any other one: app = oauthgate.ASGIGate(app, config) or oauthgate.WSGIGate(app, config)"
+        )
+
+
+def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook] | None) -> None:
+    app.add_middleware(ASGIGate, config=config, hooks=hooks)
+
+    async def answer(connection: HTTPConnection, error: Exception) -> StarletteResponse | None:
+        gate: ASGIGate = connection.scope["state"]["oauthgate"]
+        if connection.scope["type"] == "websocket" or not isinstance(error, _ANSWERED):
+            raise error
+        found = gate.answer(connection.scope, error)
+        response = StarletteResponse(found.body, found.status)
+        response.raw_headers[:] = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in [*found.headers, ("Content-Length", str(len(found.body)))]
+        ]
+        return response
+
+    # Registered by name, so that an application's own handler for KeyError or Exception does not
+    # swallow what becomes an answer by itself.
+    for kind in _ANSWERED:
+        app.add_exception_handler(kind, answer)  # type: ignore[arg-type] # Starlette types handlers by request only
+
+
+class State(NamedTuple):
+    """`request.state` in Flask: the same two names as in Starlette."""
+
+    services: Services[SyncService]
+    oauth: Visitor
+
+
+def _install_flask(
+    app: Any,  # noqa: ANN401 - of any framework; what it is decides
+    config: Config,
+    hooks: Mapping[str, Hook] | None,
+) -> None:
+    gate = WSGIGate(app.wsgi_app, config, hooks)
+    app.wsgi_app = gate
+
+    def state(request: Any) -> State:  # noqa: ANN401 - a request of the application's own class
+        return State(request.environ[SERVICES], request.environ[VISITOR])
+
+    app.request_class = type("Request", (app.request_class,), {"state": property(state)})
+
+    def answer(error: Exception) -> WerkzeugResponse:
+        from flask import request
+
+        if not isinstance(error, _ANSWERED):
+            raise error
+        found = request.environ[GATE].answer(request.environ, error)
+        return WerkzeugResponse(found.body, found.status, found.headers)
+
+    for kind in _ANSWERED:
+        app.register_error_handler(kind, answer)

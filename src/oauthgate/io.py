@@ -1,0 +1,73 @@
+"""The one seam between the core and the world that runs it.
+
+The core awaits these and nothing else. `AsyncIO` (under ASGI) really suspends; `BlockingIO` (under
+WSGI) does blocking work behind the same `async def`, so that the core can be stepped (`stepping.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import httpx2
+
+T = TypeVar("T")
+
+
+class Heartbeat(NamedTuple):
+    """Something to do every `every` seconds while an answer is outstanding."""
+
+    every: float
+    beat: Callable[[], Coroutine[Any, Any, None]]
+
+
+class IO(Protocol):
+    """What differs between an event loop and a thread."""
+
+    blocking: bool
+
+    async def exchange(
+        self,
+        pool: str,
+        request: httpx2.Request,
+        *,
+        deadline: float,
+        limit: int,
+        heartbeat: Heartbeat | None = None,
+    ) -> httpx2.Response:
+        """Send one request on the connections of `pool`, read the answer whole, follow nothing.
+
+        `deadline` bounds the whole exchange in seconds, `limit` the decoded body in bytes;
+        `heartbeat` is awaited every so often while the answer is outstanding. Raises
+        `httpx2.TimeoutException`, another `httpx2.HTTPError`, or `BodyTooLarge`.
+        """
+
+    def transport(self, pool: str) -> httpx2.BaseTransport | httpx2.AsyncBaseTransport:
+        """The pooled transport that the service clients of `pool` share."""
+
+    def trust(self, hosts: frozenset[str]) -> None:
+        """Let connections to these configured hosts reach private addresses (see `addresses.py`)."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def lock(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Mutual exclusion by key in this process (and event loop)."""
+
+    async def shield(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end even when the caller is cancelled because its client went away."""
+
+    async def call(self, hook: Callable[..., object], *args: object) -> object:
+        """Call a function of the application's, of either colour."""
+
+    async def close(self) -> None:
+        """Finish shielded work and let go of connections."""
+
+
+class BodyTooLarge(httpx2.HTTPError):
+    """The answer's decoded body is larger than the limit."""
+
+
+class AddressRefused(httpx2.ConnectError):
+    """A host that the configuration does not name resolved to an address that is not public."""

@@ -1,0 +1,101 @@
+"""What both kinds of outbound transport share: TLS context, limits, deadline, decoding, trust."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+import zlib
+from contextvars import ContextVar
+
+import httpx2
+
+from .addresses import is_public
+from .io import AddressRefused, BodyTooLarge
+
+#: Connections idle longer than this many seconds are closed; httpx2's default of 5 s would make a
+#: visitor who clicks every ten seconds pay a TLS handshake each time.
+KEEPALIVE = 120.0
+MAX_CONNECTIONS = 200
+MAX_IDLE_CONNECTIONS = 50
+
+_context: ssl.SSLContext | None = None
+_context_lock = threading.Lock()
+#: How often a TLS context was built in this process: building one costs some 20 ms.
+contexts_built = 0
+
+
+def tls_context() -> ssl.SSLContext:
+    """The process's one TLS context, built on first use. Verification cannot be switched off."""
+    global _context, contexts_built
+    with _context_lock:
+        if _context is None:
+            _context = httpx2.create_ssl_context()
+            contexts_built += 1
+        return _context
+
+
+#: The moment (`time.monotonic`) at which the blocking exchange that runs here must be over, or None.
+deadline_at: ContextVar[float | None] = ContextVar("oauthgate_deadline", default=None)
+
+
+def remaining(timeout: float | None) -> float | None:
+    """`timeout` in seconds cut to what the exchange has left. Raises `TimeoutError` at nothing.
+
+    A timeout per read alone would let a server that sends one byte every two seconds hold a thread
+    for hours.
+    """
+    until = deadline_at.get()
+    if until is None:
+        return timeout
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left if timeout is None else min(timeout, left)
+
+
+def check_addresses(host: str, addresses: list[str], trusted: frozenset[str]) -> list[str]:
+    """The addresses that a connection to `host` may use. Raises `AddressRefused` when one is not public.
+
+    One private address among public ones is refused as a whole: it is what rebinding looks like.
+    """
+    if host.lower() not in trusted:
+        for address in addresses:
+            if not is_public(address):
+                raise AddressRefused(
+                    f"{host} resolves to an address that is not public; name the host in the "
+                    "provider's table if that is meant"
+                )
+    if not addresses:
+        raise httpx2.ConnectError(f"{host} has no address")
+    return addresses
+
+
+def decode_body(raw: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a content coding without ever holding more than `limit` bytes (a gzip bomb stops there)."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return raw
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise httpx2.DecodingError("the answer has a content coding that was not asked for")
+    decoder = zlib.decompressobj(wbits=47)
+    try:
+        body = decoder.decompress(raw, limit + 1)
+    except zlib.error:
+        raise httpx2.DecodingError("the answer's content coding is broken") from None
+    if len(body) > limit:
+        raise BodyTooLarge(f"more than {limit} bytes")
+    return body
+
+
+def as_response(
+    head: httpx2.Response, raw: bytes, limit: int, request: httpx2.Request
+) -> httpx2.Response:
+    """The answer with its body read and decoded."""
+    body = decode_body(raw, head.headers.get("content-encoding", ""), limit)
+    headers = [
+        (name, value)
+        for name, value in head.headers.raw
+        if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
+    ]
+    return httpx2.Response(head.status_code, headers=headers, content=body, request=request)

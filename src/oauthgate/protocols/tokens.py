@@ -1,0 +1,141 @@
+"""Reading a token answer: only one that is whole, unambiguous and of a kind we can use is believed.
+
+RFC 6749 sections 5.1 and 5.2; what a provider names or nests differently is data of the provider.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GateError
+from ..outbound import Answer
+from ..providers import Provider
+from ..records import Token
+from ..strict_json import StrictJSONError
+from .paths import look_up
+
+#: Characters of an access token; providers with large JWTs reach some 16 thousand.
+MAX_TOKEN = 32 * 1024
+#: Seconds; a lifetime beyond is as good as unknown.
+MAX_LIFETIME = 10 * 366 * 86400
+_VISIBLE = re.compile(r"[\x20-\x7e]+")
+_ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class TokenError(GateError):
+    """The token endpoint refused. `error` is its code, such as `invalid_grant`, or empty."""
+
+    def __init__(self, provider: Provider, error: str, status: int) -> None:
+        later = status >= 500 or status == 429
+        super().__init__(
+            "provider_unavailable" if later else "provider_misbehaved",
+            f"{provider.title} refused the token request (status {status}"
+            + (f", {error})" if error else ")"),
+            provider=provider.name,
+        )
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """A token, the scope that was granted (None: as asked), and every field of the answer."""
+
+    token: Token
+    scope: list[str] | None
+    fields: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return "TokenAnswer()"
+
+
+def misbehaved(provider: Provider, what: str) -> GateError:
+    """The 502 for an answer that cannot be used."""
+    return GateError("provider_misbehaved", f"{provider.title}: {what}", provider=provider.name)
+
+
+def read_answer(provider: Provider, answer: Answer) -> dict[str, Any]:
+    """The fields of a token endpoint's answer. Raises `GateError` for an error, whatever its status."""
+    try:
+        fields = _parse(provider, answer)
+    except StrictJSONError as error:
+        if not answer.ok:
+            raise TokenError(provider, "", answer.status) from None
+        raise misbehaved(provider, f"the token answer cannot be read: {error}") from None
+    error_code = fields.get("error")
+    failed = not answer.ok or error_code not in (None, "", 0) or fields.get("ok") is False
+    if failed:
+        shown = error_code if isinstance(error_code, str) else ""
+        # Only what looks like a code is repeated: the rest is text of the provider's choosing.
+        raise TokenError(provider, shown if _ERROR_CODE.fullmatch(shown) else "", answer.status)
+    return fields
+
+
+def _parse(provider: Provider, answer: Answer) -> dict[str, Any]:
+    if provider.token_response_format == "form":  # noqa: S105 - a format
+        return dict(answer.form())
+    try:
+        return answer.json_object()
+    except StrictJSONError:
+        if provider.token_response_format == "any":  # noqa: S105
+            return dict(answer.form())
+        raise
+
+
+def read_token(provider: Provider, answer: Answer, now: float) -> TokenAnswer:
+    """The token of an OAuth 2 token answer (RFC 6749 section 5.1). Raises `GateError`."""
+    fields = read_answer(provider, answer)
+
+    def get(name: str) -> object:
+        path = provider.token_response.get(name) or provider.parameter_names.get(name)
+        return look_up(fields, path) if path else fields.get(name)
+
+    access_token = get("access_token")
+    if not usable(access_token):
+        raise misbehaved(provider, "the token answer has no usable access_token")
+    token_type = get("token_type")
+    if provider.token_type_check and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
+        raise misbehaved(provider, "the token answer's token_type is not Bearer")
+    refresh_token = get("refresh_token")
+    id_token = get("id_token")
+    lifetime = seconds(get("expires_in"))
+    token = Token(
+        access_token=str(access_token),
+        refresh_token=str(refresh_token) if usable(refresh_token) else "",
+        id_token=id_token if isinstance(id_token, str) else "",
+        expires_at=None if lifetime is None else now + lifetime,
+        received_at=now,
+    )
+    return TokenAnswer(token, granted(provider, get("scope")), fields)
+
+
+def usable(value: object) -> bool:
+    """Whether a value can be a token: visible ASCII, so that it can stand in a header."""
+    return isinstance(value, str) and len(value) <= MAX_TOKEN and bool(_VISIBLE.fullmatch(value))
+
+
+def seconds(value: object) -> float | None:
+    """A lifetime in seconds from whatever a provider calls a number; None when it says nothing."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number) or not 0 < number <= MAX_LIFETIME:
+        return None
+    return number
+
+
+def granted(provider: Provider, value: object) -> list[str] | None:
+    """The scope that was granted; None where the answer does not say, which means "as asked"."""
+    if isinstance(value, str):
+        text = value
+        for delimiter in provider.scope_response_delimiters:
+            text = text.replace(delimiter, " ")
+        return text.split()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return list(value)
+    return None if value is None else []

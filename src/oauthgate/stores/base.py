@@ -1,0 +1,82 @@
+"""The store contract: a small versioned key-value map with expiry.
+
+Atomicity, expiry, replication and failover are the engine's; the gate needs a point read, a
+conditional write and a conditional delete. Values are sealed before they get here, so a store never
+sees a secret. `oauthgate.testing.StoreContract` is what a store must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+
+class Expectation:
+    """What a writer expects to find, when that is not a version."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+#: Write whatever is there.
+ANY: Final = Expectation("ANY")
+#: Write only when no live record is there.
+ABSENT: Final = Expectation("ABSENT")
+
+Expect = Expectation | int
+
+
+class Record(NamedTuple):
+    """A stored value. `version` changes with every write and never returns to an old number for a key;
+    `expires_at` is a Unix time in seconds."""
+
+    value: bytes
+    version: int
+    expires_at: float | None
+
+
+@runtime_checkable
+class Store(Protocol):
+    """What the gate asks of a store.
+
+    A store is made with its URL and `blocking`: true under WSGI, where no method may suspend, false
+    under ASGI. A store that exists in one colour only says so in a class attribute `colour`
+    (`"sync"` for plain functions, `"async"` for coroutines that need an event loop) and is bridged.
+
+    Every method raises `oauthgate.errors.StoreError` when the engine fails; never an empty answer. A
+    record past its `expires_at` is never returned and counts as absent, whether it was purged or not.
+    """
+
+    async def open(self) -> None:
+        """Connect and create what is missing. May be called more than once."""
+
+    async def close(self) -> None:
+        """Let go of connections. The store may be opened again."""
+
+    async def get(self, key: str) -> Record | None:
+        """The live record under `key`, as the last successful write left it (a strong read)."""
+
+    async def put(
+        self, key: str, value: bytes, *, expires_at: float | None = None, expect: Expect = ANY
+    ) -> int:
+        """Write in one atomic step and return the new version.
+
+        Raises `oauthgate.errors.Conflict` when `expect` does not hold.
+        """
+
+    async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
+        """Delete; true when a live record was there.
+
+        Raises `oauthgate.errors.Conflict` when `expect` is a version that does not hold.
+        """
+
+    def scan(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
+        """All live records whose key starts with `prefix`, in no order; writers are not blocked."""
+
+    async def purge(self, now: float) -> int:
+        """Drop records that expired before `now` (Unix seconds), in bounded batches; how many."""

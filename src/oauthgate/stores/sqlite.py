@@ -1,0 +1,365 @@
+"""The default store: one SQLite file, shared by all threads and processes of one machine.
+
+WAL lets readers go on while one writer writes; `synchronous=FULL` makes a returned write durable
+(https://sqlite.org/wal.html). A point read is a few microseconds of page cache and is done in place,
+also under ASGI; a write waits for the disk and goes to aiosqlite's thread there.
+
+Connections are opened on first use and kept per process id (a connection must not cross a fork:
+https://sqlite.org/howtocorrupt.html section 2.6), and the writer under ASGI per event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import sqlite3
+import stat
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import aiosqlite
+
+from ..errors import ConfigError, Conflict, StoreError
+from ..loop_end import at_loop_end
+from .base import ABSENT, ANY, Expect, Record
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS oauthgate (
+    key TEXT PRIMARY KEY NOT NULL,
+    value BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    expires_at REAL
+) STRICT;
+CREATE INDEX IF NOT EXISTS oauthgate_expires_at
+    ON oauthgate (expires_at) WHERE expires_at IS NOT NULL;
+"""
+#: Milliseconds that a writer waits for another one before the store counts as unavailable.
+BUSY_TIMEOUT = 5_000
+PURGE_BATCH = 200
+
+_GET = "SELECT value, version, expires_at FROM oauthgate WHERE key = ?"
+# An expired row counts as absent: the insert takes its place, with a version that was never used.
+_PUT_ANY = """
+INSERT INTO oauthgate (key, value, version, expires_at) VALUES (:key, :value, :fresh, :expires_at)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = version + 1,
+    expires_at = excluded.expires_at
+RETURNING version
+"""
+_PUT_ABSENT = """
+INSERT INTO oauthgate (key, value, version, expires_at) VALUES (:key, :value, :fresh, :expires_at)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = version + 1,
+    expires_at = excluded.expires_at
+WHERE oauthgate.expires_at <= :now
+RETURNING version
+"""
+_PUT_VERSION = """
+UPDATE oauthgate SET value = :value, version = version + 1, expires_at = :expires_at
+WHERE key = :key AND version = :expect AND (expires_at IS NULL OR expires_at > :now)
+RETURNING version
+"""
+_DELETE = "DELETE FROM oauthgate WHERE key = :key RETURNING version, expires_at"
+_DELETE_VERSION = """
+DELETE FROM oauthgate WHERE key = :key AND version = :expect
+    AND (expires_at IS NULL OR expires_at > :now)
+RETURNING version, expires_at
+"""
+_SCAN = """
+SELECT key, value, version, expires_at FROM oauthgate
+WHERE key >= ? AND key < ? AND key IS NOT ? AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY key LIMIT 500
+"""
+_PURGE = """
+DELETE FROM oauthgate WHERE rowid IN (
+    SELECT rowid FROM oauthgate WHERE expires_at <= ? LIMIT ?
+) RETURNING 1
+"""
+
+Row = tuple[object, ...]
+
+
+class SQLiteStore:
+    """`sqlite:///relative.db` or `sqlite:////absolute/path.db`."""
+
+    colour = "both"
+
+    def __init__(self, url: str, *, blocking: bool = False) -> None:
+        scheme, _, rest = url.partition(":")
+        if not rest.startswith("///") or len(rest) < 4:
+            raise ConfigError(
+                f"[oauthgate] store: found {url!r}, expected sqlite:///relative.db or "
+                f"{scheme}:////absolute/path.db"
+            )
+        # Made absolute at once: a server that changes its directory must not change its database.
+        self.path = Path(unquote(rest[3:])).absolute()
+        self.blocking = blocking
+        self.clock: Callable[[], float] = time.time
+        self._pid = 0
+        self._owner = [0]
+        self._idle: list[sqlite3.Connection] = []
+        self._writers: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, asyncio.Task[aiosqlite.Connection]
+        ] = weakref.WeakKeyDictionary()
+        self._ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = (
+            weakref.WeakKeyDictionary()
+        )
+
+        weakref.finalize(self, _close_idle, self._idle, self._owner)
+
+    def __repr__(self) -> str:
+        return f"SQLiteStore({str(self.path)!r})"
+
+    async def open(self) -> None:
+        with self._connection():
+            pass
+
+    async def close(self) -> None:
+        if not self.blocking and self._pid == os.getpid():
+            await self._close_writer()
+        _close_idle(self._idle, self._owner)
+
+    async def get(self, key: str) -> Record | None:
+        # `_connection` without its context managers: this read is made for every signed-in request.
+        if self._pid != os.getpid():
+            self._check_process()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            with self._errors():
+                connection = self._connect()
+        try:
+            row = connection.execute(_GET, (key,)).fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            if self.blocking or not _is_busy(error):
+                raise self._fault(error) from None
+            # Somebody holds the file for himself; waiting for that is for aiosqlite's thread.
+            rows = await self._write(_GET, (key,))
+            row = rows[0] if rows else None
+        else:
+            self._idle.append(connection)
+        if row is None or (row[2] is not None and row[2] <= self.clock()):
+            return None
+        return Record(*row)
+
+    async def put(
+        self, key: str, value: bytes, *, expires_at: float | None = None, expect: Expect = ANY
+    ) -> int:
+        statement = _PUT_VERSION
+        if expect is ANY:
+            statement = _PUT_ANY
+        elif expect is ABSENT:
+            statement = _PUT_ABSENT
+        rows = await self._write(
+            statement,
+            {
+                "key": key,
+                "value": value,
+                "expires_at": expires_at,
+                "fresh": secrets.randbits(52),
+                "expect": expect if isinstance(expect, int) else 0,
+                "now": self.clock(),
+            },
+        )
+        if not rows:
+            kind = key.partition("/")[0]
+            raise Conflict(f"the record {kind}/… is not as the writer expected ({expect!r})")
+        return int(str(rows[0][0]))
+
+    async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
+        now = self.clock()
+        if isinstance(expect, int):
+            rows = await self._write(_DELETE_VERSION, {"key": key, "expect": expect, "now": now})
+            if not rows:
+                kind = key.partition("/")[0]
+                raise Conflict(f"the record {kind}/… was changed by another writer")
+            return True
+        rows = await self._write(_DELETE, {"key": key})
+        return bool(rows) and (rows[0][1] is None or float(str(rows[0][1])) > now)
+
+    async def scan(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
+        # Page by page: a read transaction held open over user code would stop the WAL's checkpoint.
+        start, last, end = prefix, None, _after(prefix)
+        while True:
+            with self._connection() as connection:
+                rows = connection.execute(_SCAN, (start, end, last, self.clock())).fetchall()
+            for key, value, version, expires_at in rows:
+                yield key, Record(value, version, expires_at)
+            if not rows:
+                return
+            start = last = rows[-1][0]
+
+    async def purge(self, now: float) -> int:
+        total = 0
+        while True:
+            rows = await self._write(_PURGE, (now, PURGE_BATCH))
+            total += len(rows)
+            if len(rows) < PURGE_BATCH:
+                return total
+
+    # -- connections
+
+    async def _write(self, statement: str, values: dict[str, object] | tuple[object, ...]) -> list[Row]:
+        if self.blocking:
+            with self._connection() as connection:
+                return connection.execute(statement, values).fetchall()
+        with self._errors():
+            writer = await self._writer()
+            return [tuple(row) for row in await writer.execute_fetchall(statement, values)]
+
+    async def _writer(self) -> aiosqlite.Connection:
+        """This event loop's aiosqlite connection. Two first writers share one connecting task."""
+        loop = asyncio.get_running_loop()
+        self._check_process()
+        task = self._writers.get(loop)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            with self._connection():
+                pass  # makes file and schema, in place, once
+            task = loop.create_task(self._open_writer())
+            self._writers[loop] = task
+            self._ends[loop] = at_loop_end(self._close_writer)
+        return await asyncio.shield(task)
+
+    async def _close_writer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._ends.pop(loop, None)
+        writer = self._writers.pop(loop, None)
+        if writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await (await writer).close()
+
+    async def _open_writer(self) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(self.path, isolation_level=None)
+        # A process must be able to end although a loop was dropped without closing its store.
+        connection._thread.daemon = True
+        opened = await connection
+        await opened.execute_fetchall(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+        await opened.execute_fetchall("PRAGMA synchronous=FULL")
+        return opened
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else is using; taken and given back, so threads never share one.
+
+        A list's `pop` and `append` are atomic, also under gevent, and statements here never yield.
+        """
+        with self._errors():
+            self._check_process()
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._idle.append(connection)
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            # After a fork the parent's connections are neither used nor closed here: closing one
+            # would drop the parent's locks on the file. They are kept so that nothing collects them.
+            if self._pid:
+                _INHERITED.append((list(self._idle), self._writers))
+            self._idle.clear()
+            self._writers = weakref.WeakKeyDictionary()
+            self._pid = self._owner[0] = os.getpid()
+
+    def _connect(self) -> sqlite3.Connection:
+        created = _prepare_file(self.path)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=BUSY_TIMEOUT / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=32,
+        )
+        until = time.monotonic() + BUSY_TIMEOUT / 1000
+        try:
+            while True:
+                try:
+                    self._set_up(connection, created)
+                    break
+                except sqlite3.Error as error:
+                    # Where waiting could be a deadlock (several processes that switch a new file to
+                    # WAL at once) SQLite does not wait by itself.
+                    if not _is_busy(error) or time.monotonic() > until:
+                        raise
+                    if connection.in_transaction:
+                        connection.rollback()
+                    time.sleep(0.005 + secrets.randbelow(20) / 1000)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection, created: bool) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} was written by a newer oauthgate (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}): upgrade oauthgate"
+            )
+        if version < SCHEMA_VERSION or created:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            )
+        connection.execute("PRAGMA synchronous=FULL")
+        if not self.blocking:
+            # Reads are made on the event loop, which must not wait for a lock.
+            connection.execute("PRAGMA busy_timeout=0")
+
+    def _fault(self, error: sqlite3.Error) -> StoreError:
+        reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        return StoreError(f"SQLite file {self.path}: {reason}")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._fault(error) from None
+        except OSError as error:
+            raise StoreError(f"SQLite file {self.path}: {error.strerror}") from None
+
+
+_INHERITED: list[object] = []
+
+
+def _after(prefix: str) -> str | bytes:
+    """What sorts after every key that starts with `prefix` (SQLite compares text as UTF-8 bytes)."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return b""  # any blob sorts after all text
+    following = ord(kept[-1]) + 1
+    # Surrogates are no text of their own: the character after U+D7FF is U+E000.
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def _close_idle(idle: list[sqlite3.Connection], owner: list[int]) -> None:
+    while idle and owner[0] == os.getpid():
+        idle.pop().close()
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _prepare_file(path: Path) -> bool:
+    """Create the file with mode 0600 before SQLite would create it with the umask's; true when new.
+
+    SQLite gives its `-wal` and `-shm` files the mode of the database.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR))
+    except FileExistsError:
+        return False
+    return True

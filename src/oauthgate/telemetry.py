@@ -1,0 +1,79 @@
+"""Spans and counters for OpenTelemetry, where its API is installed (`pip install oauthgate[otel]`).
+
+Attributes are the provider's name, the purpose, the HTTP method, host and status, and an error's code:
+never a URL's path or query, an account, or anything of a token. Without the API every function here does
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from .errors import GateError, OAuthGateError
+
+#: The counters, by name: what each counts.
+COUNTERS = {
+    "oauthgate.logins": "completed sign-ins",
+    "oauthgate.links": "completed links",
+    "oauthgate.refreshes": "refresh requests sent",
+    "oauthgate.errors": "flows and refreshes that failed, by error code",
+    "oauthgate.refresh.waits": "calls that waited for another one's refresh",
+}
+
+
+@lru_cache(maxsize=1)
+def _api() -> tuple[Any, dict[str, Any]] | None:
+    try:
+        from opentelemetry import metrics, trace
+    except ImportError:
+        return None
+    meter = metrics.get_meter("oauthgate")
+    counters = {
+        name: meter.create_counter(name, description=description)
+        for name, description in COUNTERS.items()
+    }
+    return trace.get_tracer("oauthgate"), counters
+
+
+def available() -> bool:
+    """Whether spans go anywhere at all."""
+    return _api() is not None
+
+
+@contextmanager
+def span(name: str, **attributes: str) -> Iterator[Any]:
+    """A span around what runs inside; yields the span, or None without OpenTelemetry.
+
+    An error of ours marks it with its code. No message is recorded, of ours or of any other exception:
+    a library's text may hold what a log must not.
+    """
+    api = _api()
+    if api is None:
+        yield None
+        return
+    with api[0].start_as_current_span(
+        name, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as found:
+        try:
+            yield found
+        except OAuthGateError as error:
+            found.set_attribute("error.type", code_of(error))
+            raise
+        except Exception as error:  # named on the span and raised again
+            found.set_attribute("error.type", type(error).__name__)
+            raise
+
+
+def count(name: str, **attributes: str) -> None:
+    """Add one to a counter of `COUNTERS`."""
+    api = _api()
+    if api is not None:
+        api[1][name].add(1, attributes)
+
+
+def code_of(error: OAuthGateError) -> str:
+    """The code of an error of ours, or the name of its kind."""
+    return error.code if isinstance(error, GateError) else type(error).__name__

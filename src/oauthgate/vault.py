@@ -1,0 +1,188 @@
+"""Sealed records in the store: the only way to them.
+
+Every value is sealed under its key's name before the store sees it and opened after. A store that
+fails is a 503, never "no such record"; a value that does not open is a 503 too, and nobody's session
+ends because of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from .errors import Conflict, GateError, SealError, StoreError
+from .records import User, decode, encode
+from .seal import Keys
+from .stores import ABSENT, ANY, Expect, Store
+
+log = logging.getLogger("oauthgate.store")
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+#: Opened users kept in this process, to spare opening and decoding what has not changed.
+CACHE_SIZE = 2048
+#: Seconds between two clean-ups by one process. Expiry is checked at use; this only frees space.
+TIDY_EVERY = 600.0
+KEY_CHECK = "meta/key-check"
+KEY_CHECK_VALUE = b"oauthgate key check 1"
+
+
+class Vault:
+    """One gate's records. `reads` and `writes` count calls to the store."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self.store = store
+        self.keys = keys
+        self.reads = 0
+        self.writes = 0
+        self._checked = False
+        self._tidied = 0.0
+        self._users: OrderedDict[str, tuple[bytes, User]] = OrderedDict()
+
+    async def get(self, kind: type[R], key: str) -> tuple[R, int] | None:
+        """The record and its version, or None when there is none. Raises `GateError` 503."""
+        if not self._checked:
+            await self.check_keys()
+        self.reads += 1
+        try:
+            stored = await self.store.get(key)
+        except StoreError as error:
+            _unavailable(error)
+        if stored is None:
+            return None
+        return decode(kind, self._open(key, stored.value)), stored.version
+
+    async def user(self, user_id: str) -> tuple[User, int] | None:
+        """A user's document and its version; an unchanged one is not opened twice."""
+        if not self._checked:
+            await self.check_keys()
+        key = f"user/{user_id}"
+        self.reads += 1
+        try:
+            stored = await self.store.get(key)
+        except StoreError as error:
+            _unavailable(error)
+        if stored is None:
+            self._users.pop(user_id, None)
+            return None
+        cached = self._users.get(user_id)
+        # Compared by value: a nonce never repeats, so equal bytes are the same record.
+        if cached is not None and cached[0] == stored.value:
+            return cached[1], stored.version
+        user = decode(User, self._open(key, stored.value))
+        self._users[user_id] = (stored.value, user)
+        if len(self._users) > CACHE_SIZE:
+            self._forget_oldest()
+        return user, stored.version
+
+    async def put(
+        self, key: str, record: msgspec.Struct, *, expect: Expect, expires_at: float | None = None
+    ) -> int:
+        """Seal and write. Raises `Conflict`, or `GateError` 503."""
+        if not self._checked:
+            await self.check_keys()
+        self.writes += 1
+        try:
+            return await self.store.put(
+                key, self.keys.seal(key, encode(record)), expires_at=expires_at, expect=expect
+            )
+        except Conflict:
+            raise
+        except StoreError as error:
+            _unavailable(error)
+
+    async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
+        """Delete. Raises `Conflict`, or `GateError` 503."""
+        self.writes += 1
+        try:
+            return await self.store.delete(key, expect=expect)
+        except Conflict:
+            raise
+        except StoreError as error:
+            _unavailable(error)
+
+    async def users(self) -> AsyncIterator[User]:
+        """Every user that can be opened; one that cannot is logged and passed over."""
+        if not self._checked:
+            await self.check_keys()
+        async for key, stored in self.store.scan("user/"):
+            try:
+                yield decode(User, self._open(key, stored.value))
+            except GateError as error:
+                log.error("a user's record was passed over: %s", error)
+
+    async def tidy(self) -> None:
+        """Drop expired records, at most once in `TIDY_EVERY` seconds; a failing store is left alone."""
+        now = time.time()
+        if now - self._tidied < TIDY_EVERY:
+            return
+        self._tidied = now
+        try:
+            await self.store.purge(now)
+        except StoreError as error:
+            log.warning("expired records could not be dropped: %s", error)
+
+    async def check_keys(self) -> None:
+        """Make sure that this store was sealed with one of our secrets, before anything is written.
+
+        Raises `GateError` 503 otherwise: with a wrong secret every session would seem lost, and what
+        is written could not be read once the right secret is back.
+        """
+        try:
+            await self.store.open()
+            stored = await self.store.get(KEY_CHECK)
+            if stored is None:
+                sealed = self.keys.seal(KEY_CHECK, KEY_CHECK_VALUE)
+                try:
+                    await self.store.put(KEY_CHECK, sealed, expect=ABSENT)
+                except Conflict:
+                    stored = await self.store.get(KEY_CHECK)
+        except StoreError as error:
+            _unavailable(error)
+        if stored is not None and self._open(KEY_CHECK, stored.value) != KEY_CHECK_VALUE:
+            raise GateError("record_unreadable", "the store's key check does not hold")
+        self._checked = True
+
+    def _open(self, key: str, sealed: bytes) -> bytes:
+        try:
+            return self.keys.open(key, sealed)
+        except SealError as error:
+            kind = key.partition("/")[0]
+            log.error("a record of the kind %s does not open: %s", kind, error)
+            cure = (
+                "put the secret it was sealed with back into [oauthgate] secret"
+                if error.unknown_key
+                else "restore it from a backup, or delete it"
+            )
+            raise GateError("record_unreadable", f"a stored record does not open; {cure}") from None
+
+    def _forget_oldest(self) -> None:
+        # Another thread may have emptied it meanwhile.
+        if self._users:
+            try:
+                self._users.popitem(last=False)
+            except KeyError:
+                return
+
+    def hash_key(self, purpose: str, value: str) -> str:
+        """The keyed hash of `value`, as a record's key is spelt (hex)."""
+        return self.keys.hash(purpose, value.encode("utf-8", "surrogatepass")).hex()
+
+    def hash_keys(self, purpose: str, value: str) -> list[str]:
+        """The same under every secret, the one that is written first."""
+        return [
+            digest.hex() for digest in self.keys.hashes(purpose, value.encode("utf-8", "surrogatepass"))
+        ]
+
+    def __repr__(self) -> str:
+        return f"Vault({self.store!r})"
+
+
+def _unavailable(error: StoreError) -> NoReturn:
+    log.error("the store is not available: %s", error)
+    raise GateError("store_unavailable", "the store cannot be reached; try again shortly") from None

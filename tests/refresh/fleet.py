@@ -1,0 +1,91 @@
+"""Several worker processes that call at the same moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fleet:
+    """Worker processes (`worker.py`) of one mode, all on one store."""
+
+    def __init__(
+        self, mode: str, config: dict[str, Any], user_id: str, folder: Path, *, callers: int
+    ) -> None:
+        self._arguments = [mode, str(folder / "config.json"), user_id, str(callers)]
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        self.workers: list[subprocess.Popen[str]] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start one more worker and wait until it is ready."""
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.refresh.worker", *self._arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.workers.append(worker)
+        assert worker.stdout is not None
+        assert worker.stdout.readline().strip() == "ready"
+        return worker
+
+    @staticmethod
+    def go(worker: subprocess.Popen[str]) -> None:
+        """Have a worker make its calls."""
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+
+    @staticmethod
+    def result(worker: subprocess.Popen[str]) -> dict[str, Any]:
+        """What came of them."""
+        assert worker.stdout is not None
+        found: dict[str, Any] = json.loads(worker.stdout.readline())
+        return found
+
+    def round(self) -> list[dict[str, Any]]:
+        """All workers at once."""
+        for worker in self.workers:
+            self.go(worker)
+        return [self.result(worker) for worker in self.workers]
+
+    def kill(self, worker: subprocess.Popen[str]) -> None:
+        """End a worker at once, as a crash or the kernel would."""
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        for stream in (worker.stdin, worker.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self.workers.remove(worker)
+
+
+@contextlib.contextmanager
+def fleet(
+    mode: str,
+    config: dict[str, Any],
+    user_id: str,
+    folder: Path,
+    *,
+    processes: int = 4,
+    callers: int = 20,
+) -> Iterator[Fleet]:
+    """A fleet of `processes` workers with `callers` concurrent calls each; ended by pid at the end."""
+    found = Fleet(mode, config, user_id, folder, callers=callers)
+    try:
+        for _ in range(processes):
+            found.start()
+        yield found
+    finally:
+        for worker in list(found.workers):
+            found.kill(worker)
