@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import httpx2
 import msgspec
@@ -39,6 +38,7 @@ from oauthgate.providers import CarryField, Provider, Revocation, SignedSecret
 from oauthgate.router import PROVIDER_ROUTES, ROUTES
 from oauthgate.testing import LocalProvider, serve, sign_in
 
+from .servers import free_port
 from .support import PAGE
 
 ROOT = Path(__file__).parent.parent
@@ -421,12 +421,6 @@ def test_rules_of_openid_connect() -> None:
 
 
 # -- getting started, as it is written
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return cast("int", found.getsockname()[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx2
 
@@ -79,22 +79,29 @@ def serving(
             start_new_session=True,
         )
         try:
-            _wait_until_ready(process, f"http://127.0.0.1:{port}{ready}", log.fileno())
+            _wait_until_ready(process, f"http://127.0.0.1:{port}{ready}", log)
             yield
+            if (status := process.poll()) is not None:
+                raise ServerFailed(f"{server} ended by itself ({status}); it printed:\n{_printed(log)}")
         finally:
             _stop(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + START_DEADLINE
     while True:
         with contextlib.suppress(httpx2.TransportError):
             if httpx2.get(url, timeout=5, trust_env=False).status_code == 200:
                 return
         if process.poll() is not None or time.monotonic() > deadline:
-            printed = os.pread(log, 1 << 16, 0).decode("utf-8", "replace")
-            raise ServerFailed(f"{process.args!r} does not answer at {url}; it printed:\n{printed}")
+            raise ServerFailed(
+                f"{process.args!r} does not answer at {url}; it printed:\n{_printed(log)}"
+            )
         time.sleep(0.02)
+
+
+def _printed(log: IO[str]) -> str:
+    return os.pread(log.fileno(), 1 << 16, 0).decode("utf-8", "replace")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

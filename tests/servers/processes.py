@@ -12,6 +12,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -37,6 +38,10 @@ _READY = re.compile(r"^ready (http://127\.0\.0\.1:[0-9]+\S*)$", re.MULTILINE)
 _LOG_TAIL = 4000
 
 
+#: Ports that Linux and macOS give nobody by themselves (ip_local_port_range begins at 32768).
+_OUR_PORTS = (12_000, 32_000)
+
+
 class Missing(Exception):
     """Something a server needs is not installed; the message is one line that says how to get it.
 
@@ -49,15 +54,26 @@ class ServerFailed(Exception):
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago.
+    """Return a loopback port that is ours until this process ends.
 
-    For what must know its port before it starts, such as an app whose redirect URI is registered.
-    The servers here take a port themselves, without that moment.
+    For what must know its port before it starts, such as an app whose redirect URI is registered. The
+    kernel's own choice would be free for a moment only: until the server binds it, another test's
+    listener or connection may be given the same number. So the port is from below the range that the
+    kernel gives out, and a lock keeps other test processes from it.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    folder = Path(tempfile.gettempdir()) / f"oauthgate-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    while True:
+        port = random.randrange(*_OUR_PORTS)
+        lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            os.close(lock)
+        else:
+            return port  # the lock stays open, and goes with this process
 
 
 def ensure_node_modules() -> None:
