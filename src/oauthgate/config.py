@@ -21,6 +21,7 @@ from .config_providers import build_providers
 from .config_tables import nearest, read_table, shown
 from .errors import ConfigError
 from .providers import Provider, is_loopback, origin
+from .structs import decoder_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -60,6 +61,10 @@ class HooksTable(msgspec.Struct, kw_only=True):
     reauth_required: str = ""
     unlinked: str = ""
     logout: str = ""
+
+
+for _table in (GateTable, SessionTable, HooksTable):
+    decoder_of(_table)
 
 
 @dataclass(frozen=True, kw_only=True)

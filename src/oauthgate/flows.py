@@ -19,6 +19,7 @@ from msgspec import field
 from .cookies import MAX_COOKIE, delete_cookie, find_prefixed, set_cookie
 from .errors import GateError, SealError
 from .seal import Keys
+from .structs import decoder_of
 
 #: Seconds that somebody may take at the provider.
 LIFETIME = 20 * 60
@@ -52,6 +53,9 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_
 
     def __repr__(self) -> str:
         return f"Flow({self.provider!r}, {self.purpose})"
+
+
+_decoder = decoder_of(Flow)
 
 
 def random_value() -> str:
@@ -115,7 +119,7 @@ class FlowCookies:
         try:
             encoded = value.partition(".")[2]
             sealed = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-            flow = msgspec.msgpack.decode(self._keys.open(f"flow/{name}", sealed), type=Flow)
+            flow = _decoder.decode(self._keys.open(f"flow/{name}", sealed))
         except (ValueError, SealError, msgspec.MsgspecError):
             return None
         if not secrets.compare_digest(flow.state.encode(), state.encode("utf-8", "surrogatepass")):

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import field
 
+from .structs import decoder_of
+
 Protocol = Literal["oauth1", "oauth2", "oidc"]
 AuthMethod = Literal[
     "client_secret_basic", "client_secret_post", "none", "private_key_jwt", "client_secret_jwt"
@@ -158,6 +160,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if isinstance(self.carry, dict):
             return self.carry
         return {name: CarryField() for name in self.carry}
+
+
+decoder_of(Provider)
 
 
 def fill(template: str, values: dict[str, str]) -> str:

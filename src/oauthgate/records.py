@@ -13,6 +13,7 @@ import msgspec
 from msgspec import field
 
 from .errors import GateError
+from .structs import decoder_of
 
 SCHEMA = 1
 #: Bytes of a provider's raw profile answer that are kept; a larger one is not kept at all.
@@ -159,7 +160,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R", bound=msgspec.Struct)
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
+_decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {
+    kind: decoder_of(kind) for kind in (User, AccountRecord, UsedFlow, ProviderSession, Lease)
+}
 
 
 def encode(record: msgspec.Struct) -> bytes:
@@ -169,11 +172,8 @@ def encode(record: msgspec.Struct) -> bytes:
 
 def decode(kind: type[R], raw: bytes) -> R:
     """A record from its opened bytes. Raises `GateError` 503 for one that this version cannot read."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
-        record: R = decoder.decode(raw)
+        record: R = _decoders[kind].decode(raw)
     except msgspec.MsgspecError:
         raise GateError("record_unreadable", "a record cannot be decoded") from None
     if getattr(record, "schema", SCHEMA) > SCHEMA:

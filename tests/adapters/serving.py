@@ -26,7 +26,12 @@ STOP_DEADLINE = 15.0
 
 _UVICORN = "uvicorn {app} --host 127.0.0.1 --port {port} --log-level warning --http"
 _GRANIAN = "granian {app} --host 127.0.0.1 --port {port} --log-level warning --interface"
-_GUNICORN = "gunicorn {app} --bind 127.0.0.1:{port} --workers 2 --log-level warning --worker-class"
+# gthread closes a connection whose request it has not read within the keep-alive time (2 s otherwise),
+# which a busy machine can take.
+_GUNICORN = (
+    "gunicorn {app} --bind 127.0.0.1:{port} --workers 2 --log-level warning --keep-alive 30"
+    " --worker-class"
+)
 _HYPERCORN = "hypercorn {app} --bind 127.0.0.1:{port} --workers"
 
 ASGI_SERVERS: dict[str, str] = {

@@ -28,7 +28,7 @@ class Fleet:
     def start(self) -> subprocess.Popen[str]:
         """Start one more worker and wait until it is ready."""
         worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.refresh.worker", *self._arguments],
+            [sys.executable, "-X", "faulthandler", "-m", "tests.refresh.worker", *self._arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -50,7 +50,9 @@ class Fleet:
     def result(worker: subprocess.Popen[str]) -> dict[str, Any]:
         """What came of them."""
         assert worker.stdout is not None
-        found: dict[str, Any] = json.loads(worker.stdout.readline())
+        line = worker.stdout.readline()
+        assert line, f"a worker ended by itself, with {worker.wait()}"
+        found: dict[str, Any] = json.loads(line)
         return found
 
     def round(self) -> list[dict[str, Any]]:
