@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import oauthgate
+from oauthgate.leases import LEASE
+from oauthgate.testing import LocalProvider
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,3 +97,31 @@ def fleet(
     finally:
         for worker in list(found.workers):
             found.kill(worker)
+
+
+def kill_holders(
+    config: dict[str, Any], user_id: str, provider: LocalProvider, folder: Path, *, rounds: int
+) -> None:
+    """End the refreshing process at a random moment, `rounds` times: the link stays active, and no other
+    caller waits longer than the lease plus 2 s."""
+    provider.refresh_reuse_grace = 30
+    chance = random.Random(94)
+    with fleet("threads", config, user_id, folder, processes=2, callers=3) as workers:
+        for _ in range(rounds):
+            provider.expire_access_tokens()
+            provider.faults.set("token", delay=0.02, after=chance.random() < 0.5, times=1)
+            victim, witness = workers.workers
+            workers.go(victim)
+            time.sleep(chance.uniform(0.0, 0.06))
+            workers.kill(victim)
+            provider.faults.clear("token")
+            workers.go(witness)
+            result = Fleet.result(witness)
+            assert result["ok"] == 3, result
+            assert result["longest"] <= LEASE + 2
+            workers.workers.insert(0, workers.workers.pop())
+            workers.start()
+            workers.workers.reverse()
+    with oauthgate.open(config) as gate:
+        (user,) = gate.users()
+        assert [link.state for link in user.links] == ["active"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import threading
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from oauthgate.leases import LEASE
 from oauthgate.testing import LocalProvider
 from tests.support import SiteUnderTest, site_under_test
 
-from .fleet import Fleet, fleet
+from .fleet import fleet, kill_holders
 
 MODES = ["asyncio", "threads", "gevent"]
 #: How often the whole is repeated; the long run is for a release, not for every commit.
@@ -92,27 +91,7 @@ def test_killed_holders_lose_no_link(
 ) -> None:
     """`kill -9` of the refreshing process at a random moment, at a provider that grants 30 s of reuse:
     the link stays active, and nobody waits longer than the lease plus 2 s (rows 94, 107)."""
-    provider.refresh_reuse_grace = 30
-    chance = random.Random(94)
-    with fleet("threads", config, user_id, tmp_path, processes=2, callers=3) as workers:
-        for _ in range(KILLS):
-            provider.expire_access_tokens()
-            provider.faults.set("token", delay=0.02, after=chance.random() < 0.5, times=1)
-            victim, witness = workers.workers
-            workers.go(victim)
-            time.sleep(chance.uniform(0.0, 0.06))
-            workers.kill(victim)
-            provider.faults.clear("token")
-            workers.go(witness)
-            result = Fleet.result(witness)
-            assert result["ok"] == 3, result
-            assert result["longest"] <= LEASE + 2
-            workers.workers.insert(0, workers.workers.pop())
-            workers.start()
-            workers.workers.reverse()
-    with oauthgate.open(config) as gate:
-        (user,) = gate.users()
-        assert [link.state for link in user.links] == ["active"]
+    kill_holders(config, user_id, provider, tmp_path, rounds=KILLS)
 
 
 def test_a_worker_told_to_stop_keeps_the_rotated_token(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from ..errors import ConfigError, Conflict
-from .base import ABSENT, ANY, Expect, Record, Store
+from .base import ABSENT, ANY, Expect, Record, Stamped, Store, Watching
 from .bridge import bridge
 
 __all__ = [
@@ -18,15 +18,27 @@ __all__ = [
     "Conflict",
     "Expect",
     "Record",
+    "Stamped",
     "Store",
+    "Watching",
     "bridge",
     "known_schemes",
     "make_store",
 ]
 
 _BUILT_IN = {
+    "dynamodb": "oauthgate.stores.dynamodb:DynamoDBStore",
     "memory": "oauthgate.stores.memory:MemoryStore",
+    "postgres": "oauthgate.stores.postgres:PostgresStore",
+    "postgresql": "oauthgate.stores.postgres:PostgresStore",
     "sqlite": "oauthgate.stores.sqlite:SQLiteStore",
+    "redis": "oauthgate.stores.redis:RedisStore",
+    "rediss": "oauthgate.stores.redis:RedisStore",
+    "unix": "oauthgate.stores.redis:RedisStore",
+    "redis+sentinel": "oauthgate.stores.redis:RedisStore",
+    "rediss+sentinel": "oauthgate.stores.redis:RedisStore",
+    "redis+cluster": "oauthgate.stores.redis:RedisStore",
+    "rediss+cluster": "oauthgate.stores.redis:RedisStore",
 }
 
 

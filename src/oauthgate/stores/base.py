@@ -80,3 +80,31 @@ class Store(Protocol):
 
     async def purge(self, now: float) -> int:
         """Drop records that expired before `now` (Unix seconds), in bounded batches; how many."""
+
+
+@runtime_checkable
+class Stamped(Protocol):
+    """What a store may offer beside: telling, without any IO, that a record was not written.
+
+    Of a store that offers it, a record that was read is believed for as long as the stamp that was taken
+    before it was read stays equal. Where the stamp is None nothing is believed, unless the store is a
+    `Watching` one.
+    """
+
+    def stamp(self, key: str) -> object | None:
+        """A value that is equal at two moments only if nobody, in whatever process, has written the
+        record under `key` in between; None when that cannot be told. A store may as well tell of all its
+        records at once. Takes less than a microsecond or two."""
+
+
+@runtime_checkable
+class Watching(Stamped, Protocol):
+    """A `Stamped` store that hears of the writes of other machines a little later, if all goes well.
+
+    While its stamp is None, a record that was read is believed for `[oauthgate] near_cache` seconds, as
+    that of any other store.
+    """
+
+    def watch(self, within: float) -> None:
+        """Called once before the first stamp, when `near_cache` is not 0: tell of changes from now on. A
+        stamp never stays equal for longer than `within` seconds after somebody else's write returned."""

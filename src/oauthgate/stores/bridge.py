@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from asgiref.sync import async_to_sync, sync_to_async
-
 from .base import ANY, Expect, Record, Store
 
 T = TypeVar("T")
@@ -26,11 +24,17 @@ class BridgedStore:
         self.inner = inner
         self._colour = colour
         self._blocking = blocking
+        if hasattr(inner, "stamp"):
+            self.stamp = inner.stamp
+        if hasattr(inner, "watch"):
+            self.watch = inner.watch
 
     async def _call(self, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - either colour
+        if self._colour == "sync" and self._blocking:
+            return function(*args, **kwargs)
+        from asgiref.sync import async_to_sync, sync_to_async  # of use to few: loaded when it is
+
         if self._colour == "sync":
-            if self._blocking:
-                return function(*args, **kwargs)
             # Not thread_sensitive: one slow call must not queue every other one in the process.
             return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
         if self._blocking:

@@ -30,6 +30,7 @@ class MemoryStore:
         if hasattr(self, "_records"):
             return
         self._records: dict[str, Record] = {}
+        self._stamp = 0
         self._lock = threading.Lock()
         self.clock: Callable[[], float] = time.time
 
@@ -38,6 +39,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing to let go of: the records stay until the process ends."""
+
+    def stamp(self, key: str) -> int:
+        """See `base.Stamped`: of all records."""
+        return self._stamp
 
     def _live(self, key: str) -> Record | None:
         record = self._records.get(key)
@@ -60,6 +65,7 @@ class MemoryStore:
                 raise Conflict(f"{_kind(key)} was changed by another writer")
             version = held.version + 1 if held else secrets.randbits(52)
             self._records[key] = Record(value, version, expires_at)
+            self._stamp += 1
             return version
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
@@ -73,6 +79,7 @@ class MemoryStore:
             if isinstance(expect, int) and held.version != expect:
                 raise Conflict(f"{_kind(key)} was changed by another writer")
             del self._records[key]
+            self._stamp += 1
             return True
 
     async def scan(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:

@@ -20,13 +20,16 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-import aiosqlite
 
 from ..errors import ConfigError, Conflict, StoreError
 from ..loop_end import at_loop_end
 from .base import ABSENT, ANY, Expect, Record
+from .wal_index import WalIndex, wal_index
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -102,6 +105,8 @@ class SQLiteStore:
         self._pid = 0
         self._owner = [0]
         self._idle: list[sqlite3.Connection] = []
+        self._index: WalIndex | None = None
+        self._index_sought = False
         self._writers: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, asyncio.Task[aiosqlite.Connection]
         ] = weakref.WeakKeyDictionary()
@@ -110,6 +115,7 @@ class SQLiteStore:
         )
 
         weakref.finalize(self, _close_idle, self._idle, self._owner)
+        _instances.add(self)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
@@ -121,7 +127,22 @@ class SQLiteStore:
     async def close(self) -> None:
         if not self.blocking and self._pid == os.getpid():
             await self._close_writer()
+        self._forget_index()
         _close_idle(self._idle, self._owner)
+
+    def stamp(self, key: str) -> bytes | None:
+        """See `base.Stamped`: of all records."""
+        index = self._index
+        try:
+            return index.stamp() if index is not None else None
+        except ValueError:  # closed in another thread
+            return None
+
+    def _forget_index(self) -> None:
+        # Without an open connection the file may be deleted and made anew, and the map would show the
+        # old one for ever.
+        self._index = None
+        self._index_sought = False
 
     async def get(self, key: str) -> Record | None:
         # `_connection` without its context managers: this read is made for every signed-in request.
@@ -135,6 +156,7 @@ class SQLiteStore:
         try:
             row = connection.execute(_GET, (key,)).fetchone()
         except sqlite3.Error as error:
+            self._forget_index()
             connection.close()
             if self.blocking or not _is_busy(error):
                 raise self._fault(error) from None
@@ -143,6 +165,8 @@ class SQLiteStore:
             row = rows[0] if rows else None
         else:
             self._idle.append(connection)
+            if not self._index_sought:
+                self._index_sought, self._index = True, wal_index(self.path)
         if row is None or (row[2] is not None and row[2] <= self.clock()):
             return None
         return Record(*row)
@@ -234,6 +258,8 @@ class SQLiteStore:
                 await (await writer).close()
 
     async def _open_writer(self) -> aiosqlite.Connection:
+        import aiosqlite  # only where there is an event loop
+
         connection = aiosqlite.connect(self.path, isolation_level=None)
         # A process must be able to end although a loop was dropped without closing its store.
         connection._thread.daemon = True
@@ -257,6 +283,7 @@ class SQLiteStore:
             try:
                 yield connection
             except BaseException:
+                self._forget_index()
                 connection.close()
                 raise
             self._idle.append(connection)
@@ -268,6 +295,7 @@ class SQLiteStore:
             if self._pid:
                 _INHERITED.append((list(self._idle), self._writers))
             self._idle.clear()
+            self._forget_index()
             self._writers = weakref.WeakKeyDictionary()
             self._pid = self._owner[0] = os.getpid()
 
@@ -331,6 +359,15 @@ class SQLiteStore:
 
 
 _INHERITED: list[object] = []
+_instances: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_instances):
+        store._forget_index()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _after(prefix: str) -> str | bytes:
