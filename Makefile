@@ -4,13 +4,15 @@
 #   make test               the tests; ARGS="-k pkce -x" goes to pytest
 #   make check              format, lint and types, changing nothing
 #   make format             put the format right
-#   make bench              what the gate costs a request, in microseconds on this machine
+#   make bench              side by side with other packages; PARTS="request call" only those
 #   make clean              remove whatever the above made
 
 APP ?= fastapi
 PORT ?=
 ARGS ?=
+PARTS ?=
 VENV ?= .venv
+BENCH ?= .venv-bench
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
@@ -18,7 +20,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 RUN := "$(VENV)/bin/python"
 PIP := $(RUN) -m pip install -qq --disable-pip-version-check --no-input
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench bench-here clean
 
 demo: $(VENV)/.group-demo
 	@$(RUN) examples/demo.py --app "$(APP)" $(if $(PORT),--port "$(PORT)")
@@ -37,11 +39,14 @@ format: $(VENV)/.group-check
 	@$(RUN) -m ruff check --fix-only .
 	@$(RUN) -m ruff format .
 
-bench: $(VENV)/.group-test
-	@$(RUN) -m bench.run
+# The peers have an environment of their own, so that no test ever leans on one of them.
+bench:
+	@$(MAKE) --no-print-directory VENV="$(BENCH)" bench-here
+bench-here: $(VENV)/.group-bench
+	@$(RUN) -m bench $(PARTS)
 
 clean:
-	@rm -rf .venv .demo dist build tests/servers/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-bench .demo dist build tests/servers/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A dependency group of pyproject.toml is installed when its stamp is missing or older than that file.
 $(VENV)/.group-%: pyproject.toml | $(VENV)/.made

@@ -399,7 +399,8 @@ def test_counters_and_extras() -> None:
         if isinstance(name, str)
     }
     text = page.read_text(encoding="utf-8")
-    missing = [name for name in used if not re.search(rf"\b{re.split('[<>=]', name)[0]}\b", text)]
+    names = [re.split(r"[<>=\[]", name)[0] for name in used]
+    missing = [name for name in names if not re.search(rf"\b{name}\b", text)]
     assert missing == []
 
 

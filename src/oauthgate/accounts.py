@@ -9,6 +9,7 @@ other one afterwards.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator
 
@@ -67,13 +68,23 @@ class Accounts(Users):
         if found is not None:
             return found[1].user_id, False
         record = AccountRecord(user_id=candidate, claimed_at=time.time())
+        key = self._account_key(link)
         try:
-            await self._vault.put(self._account_key(link), record, expect=ABSENT)
+            version = await self._vault.put(key, record, expect=ABSENT)
         except Conflict:
             found = await self._claim(link)
             if found is None:
                 return await self._owner(link, candidate)
             return found[1].user_id, False
+        if self._vault.keys.several:
+            # While a new secret is rolled out, another process may have claimed the same account under
+            # another hash. Whoever claims looks there afterwards, so one of the two sees the other.
+            found = await self._claim(link)
+            if found is not None and found[0] != key:
+                with contextlib.suppress(Conflict):
+                    await self._vault.delete(key, expect=version)
+                await self._io.sleep(secrets.randbelow(50) / 1000)
+                return await self._owner(link, candidate)
         return candidate, True
 
     async def _sign_in(
@@ -200,12 +211,15 @@ class Accounts(Users):
 
     async def _let_go(self, user_id: str, link: Link) -> None:
         """Delete the user's claim of an account that is not linked any more."""
-        found = await self._claim(link)
-        if found is None or found[1].user_id != user_id:
-            return
-        try:
-            await self._vault.delete(found[0], expect=found[2])
-        except Conflict:
+        released = False
+        # More than one when `oauthgate keys rotate` is moving it to another hash.
+        while (found := await self._claim(link)) is not None and found[1].user_id == user_id:
+            try:
+                await self._vault.delete(found[0], expect=found[2])
+            except Conflict:
+                return
+            released = True
+        if not released:
             return
         after = await self._vault.user(user_id)
         if after is not None and self._same_account(after[0], link):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import httpx2
 
 from .providers import Provider, origin
@@ -13,21 +15,33 @@ def host_allowed(provider: Provider, url: httpx2.URL) -> bool:
         return False
     port = url.port or (443 if url.scheme == "https" else 80)
     target = (url.scheme, url.host.lower(), port)
-    for allowed in api_origins(provider):
-        if target == allowed:
-            return True
-        scheme, host, allowed_port = allowed
+    allowed = api_origins(provider)
+    if target in allowed:
+        return True
+    for scheme, host, allowed_port in allowed:
         if host.startswith("*.") and (scheme, allowed_port) == (target[0], target[2]):
             if target[1].endswith(host[1:]) and target[1] != host[2:]:
                 return True
     return False
 
 
-def api_origins(provider: Provider) -> list[tuple[str, str, int]]:
+def api_origins(provider: Provider) -> tuple[tuple[str, str, int], ...]:
     """Where the token may go. A bare host in `api_hosts` means https on port 443."""
-    listed = [item if "://" in item else f"https://{item}" for item in provider.api_hosts]
-    urls = [api_base(provider), provider.userinfo_endpoint, *provider.profile_documents.values()]
-    return [origin(url) for url in [*urls, *listed] if url]
+    return _origins(
+        api_base(provider),
+        provider.userinfo_endpoint,
+        tuple(provider.profile_documents.values()),
+        tuple(provider.api_hosts),
+    )
+
+
+@lru_cache(maxsize=256)
+def _origins(
+    base: str, userinfo: str, documents: tuple[str, ...], hosts: tuple[str, ...]
+) -> tuple[tuple[str, str, int], ...]:
+    # Asked for each call, and the same for as long as the provider's table is.
+    listed = [item if "://" in item else f"https://{item}" for item in hosts]
+    return tuple(origin(url) for url in (base, userinfo, *documents, *listed) if url)
 
 
 def api_base(provider: Provider) -> str:

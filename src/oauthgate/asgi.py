@@ -12,19 +12,20 @@ from typing import Any
 
 from .clients import AsyncService, SyncService
 from .config import Config
-from .cookies import find
+from .cookies import find, find_one
 from .errors import GateError, NotLinked, RefreshFailed
 from .gate import Gate
 from .hooks import Hook
 from .io_async import AsyncIO
 from .io_blocking import BlockingIO
 from .messages import Request, Response
+from .records import Session, User
 from .router import handle
 from .services import Services
 from .sessions import parse_ticket
 from .stepping import run
 from .stores import make_store
-from .visits import Visit
+from .visits import Visit, Visitor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -52,43 +53,54 @@ class ASGIGate:
     ) -> None:
         self.app = app
         self._hooks = hooks
-        self.gate = Gate(Config.load(config), AsyncIO(), hooks=hooks)
+        loaded = Config.load(config)
+        self.gate = Gate(loaded, AsyncIO(loaded.transport), hooks=hooks)
         self._blocking: Gate | None = None
         self._prefix = self.gate.config.prefix
         self._below = self._prefix + "/"
         self._marker = self.gate.config.cookie.encode() + b"="
-        self._anonymous: Services[AsyncService] = self.gate.services(
-            AsyncService, None, lambda: self.blocking_gate().services(SyncService, None)
-        )
+        self._cookies = {
+            scheme: self.gate.cookie_name(scheme).encode() + b"="
+            for scheme in ("http", "https", "ws", "wss")
+        }
+        self._plain_cookie = self._cookies["http"]
+        self._after_change = self.gate.after_change.encode()
+        self._place = self.gate.place
+        self._source = self.gate.source(AsyncService, self._twin)
+        self._anonymous = Services(self._source)
 
     def __repr__(self) -> str:
         return f"ASGIGate({self.gate!r})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "http":
-            path, mount = _split(scope)
-            if path.startswith(self._prefix) and (path == self._prefix or path.startswith(self._below)):
-                request = make_request(scope, receive, path[len(self._prefix) :] or "/")
-                await send_response(await handle(self.gate, request, mount), send)
-                return
-            await self._http(scope, receive, send, path, mount)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    # -- requests to the application
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send, path: str, mount: str) -> None:
-        try:
-            self._enter(scope, await self._visit(scope), path, mount)
-        except GateError as error:
-            await send_response(self._answer(scope, receive, path, mount, error), send)
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        # From here to the application's call is what every request pays: see docs/performance.md.
+        path, mount = (scope["path"], "") if not scope.get("root_path") else _split(scope)
+        if path.startswith(self._prefix) and (path == self._prefix or path.startswith(self._below)):
+            request = make_request(scope, receive, path[len(self._prefix) :] or "/")
+            await send_response(await handle(self.gate, request, mount), send)
             return
         try:
+            visit, cookie, plain = None, None, True
+            for name, value in scope["headers"]:
+                if name == b"cookie":
+                    if self._marker in value:
+                        cookie, plain = value, cookie is None and plain
+                elif name == b"authorization":
+                    cookie, plain = cookie or b"", False
+            if cookie is not None:
+                visit = (self._recall(scope, cookie) if plain else None) or await self._visit(scope)
+            state = scope.get("state")
+            if state is None:
+                state = scope["state"] = {}
+            if visit is None:
+                state["services"] = self._anonymous
+            else:
+                state["services"] = Services(self._source, visit.user)
+            state["oauth"] = Visitor(self._place, visit, mount, path, scope.get("query_string", b""))
+            state["oauthgate"] = self
             await self.app(scope, receive, send)
         except (NotLinked, GateError, RefreshFailed) as error:
             answer = self._answer(scope, receive, path, mount, error)
@@ -97,6 +109,16 @@ class ASGIGate:
             except RuntimeError:
                 # The application had begun its own answer; there is no second one.
                 raise error from None
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    # -- requests to the application
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, mount = _split(scope)
@@ -107,7 +129,14 @@ class ASGIGate:
             host = hosts[0] if len(hosts) == 1 else None
             scheme = scope.get("scheme", "ws")
             own = all(self.gate.own_origin(origin, scheme, host) for origin in origins)
-            self._enter(scope, await self._visit(scope) if own else None, path, mount)
+            visit = await self._visit(scope) if own else None
+            state = scope.setdefault("state", {})
+            # A socket may outlive the session: its clients look whether that still stands.
+            state["services"] = (
+                Services(self._source, visit.user, visit.session) if visit else self._anonymous
+            )
+            state["oauth"] = Visitor(self._place, visit, mount, path, scope.get("query_string", b""))
+            state["oauthgate"] = self
         except GateError:
             await send({"type": "websocket.close", "code": _TRY_AGAIN})
             return
@@ -118,43 +147,38 @@ class ASGIGate:
         except (GateError, RefreshFailed):
             await send({"type": "websocket.close", "code": _TRY_AGAIN})
 
+    def _recall(self, scope: Scope, cookie: bytes) -> Visit | None:
+        """The visit of a request whose only credential is one plain cookie seen a moment ago."""
+        gate = self.gate
+        if gate.vault.near and self._after_change in cookie:
+            return None
+        text = find_one(cookie, self._cookies.get(scope.get("scheme", "http"), self._plain_cookie))
+        return gate.recall(text, False) if text is not None else None
+
     async def _visit(self, scope: Scope) -> Visit | None:
         """Who a request comes from; None, and nothing read, when it carries nothing of ours."""
-        cookies: list[str] | None = None
+        gate = self.gate
+        cookies: list[bytes] = []
         authorization: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"cookie":
                 if self._marker in value:
-                    cookies = cookies or []
-                    cookies.append(value.decode("latin-1"))
+                    cookies.append(value)
             elif name == b"authorization":
                 authorization.append(value)
         if len(authorization) == 1:
             kind, _, token = authorization[0].decode("latin-1").partition(" ")
             ticket = parse_ticket(token.strip()) if kind.lower() == "bearer" else None
             if ticket is not None:
-                return await self.gate.visit(ticket, bearer=True)
-        if cookies is None:
+                return gate.recall(ticket.value, True) or await gate.visit(ticket, True)
+        if not cookies:
             return None
-        name = self.gate.cookie_name(scope.get("scheme", "http"))
-        ticket = parse_ticket(find(cookies, name))
-        return await self.gate.visit(ticket, bearer=False) if ticket else None
+        name = gate.cookie_name(scope.get("scheme", "http"))
+        ticket = parse_ticket(find([value.decode("latin-1") for value in cookies], name))
+        return await gate.visit(ticket, False) if ticket is not None else None
 
-    def _enter(self, scope: Scope, visit: Visit | None, path: str, mount: str) -> None:
-        state = scope.get("state")
-        if state is None:
-            state = scope["state"] = {}
-        lasting = scope["type"] == "websocket"
-        state["services"] = self._anonymous if visit is None else self._services(visit, lasting)
-        query = scope.get("query_string", b"").decode("latin-1")
-        state["oauth"] = self.gate.visitor(visit, mount, path, query)
-        state["oauthgate"] = self
-
-    def _services(self, visit: Visit, lasting: bool) -> Services[AsyncService]:
-        def twin() -> Services[SyncService]:
-            return self.blocking_gate().services(SyncService, visit, lasting=lasting)
-
-        return self.gate.services(AsyncService, visit, twin, lasting=lasting)
+    def _twin(self, user: User | None, session: Session | None) -> Services[SyncService]:
+        return Services(self.blocking_gate().source(SyncService), user, session)
 
     def blocking_gate(self) -> Gate:
         """The same gate over blocking IO, for `services.sync` in a thread pool."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from . import telemetry
-from .api_hosts import api_base
+from .client_template import set_up
 from .errors import ForeignHost
 from .link_auth import Grant, LinkAuth
 from .link_info import LinkInfo, info
@@ -103,8 +103,7 @@ class AsyncService(_Service, httpx2.AsyncClient):
                 await request.aread()
             auth.redirected(request)
 
-        super().__init__(**_client_options(grant, io, auth), event_hooks={"request": [redirected]})
-        self._cookies = _NoCookies()
+        _set_up(self, grant, io, auth, redirected)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         self._refuse_scheme_relative(url)
@@ -135,8 +134,7 @@ class SyncService(_Service, httpx2.Client):
                 request.read()
             auth.redirected(request)
 
-        super().__init__(**_client_options(grant, io, auth), event_hooks={"request": [redirected]})
-        self._cookies = _NoCookies()
+        _set_up(self, grant, io, auth, redirected)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         self._refuse_scheme_relative(url)
@@ -155,13 +153,14 @@ class SyncService(_Service, httpx2.Client):
         return run(self._grant.fresh()).token.access_token
 
 
-def _client_options(grant: Grant, io: IO, auth: LinkAuth) -> dict[str, Any]:
-    provider = grant.provider
-    return {
-        "base_url": api_base(provider),
-        "auth": auth,
-        "headers": provider.headers,
-        "timeout": httpx2.Timeout(provider.timeout, pool=60.0),
-        "transport": _Shared(io, provider.name),
-        "trust_env": False,
-    }
+def _set_up(
+    client: AsyncService | SyncService, grant: Grant, io: IO, auth: LinkAuth, hook: object
+) -> None:
+    set_up(
+        client,
+        grant.provider,
+        auth=auth,
+        cookies=_NoCookies(),
+        hook=hook,
+        transport=_Shared(io, grant.provider.name),
+    )

@@ -7,6 +7,7 @@ never part of it.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ class GateTable(msgspec.Struct, kw_only=True):
     allowed_origins: list[str] = field(default_factory=list)
     trusted_proxies: list[str] = field(default_factory=list)
     templates: str = ""
+    near_cache: str | int | float = "1s"
+    transport: Literal["httpx2", "aiohttp"] = "httpx2"
 
     def __repr__(self) -> str:
         return f"GateTable(base_url={self.base_url!r})"
@@ -78,6 +81,8 @@ class Config:
     allowed_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     templates: str
+    near_cache: float
+    transport: str
     idle_timeout: float
     absolute_timeout: float
     max_sessions: int
@@ -140,6 +145,8 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
         ),
         trusted_proxies=tuple(gate.trusted_proxies),
         templates=str(base / gate.templates) if gate.templates else "",
+        near_cache=_seconds(gate.near_cache, f"{where} near_cache", 0, 60),
+        transport=_transport(gate.transport, f"{where} transport"),
         idle_timeout=_seconds(session.idle_timeout, f"{file}: [session] idle_timeout"),
         absolute_timeout=_seconds(session.absolute_timeout, f"{file}: [session] absolute_timeout"),
         max_sessions=_positive(session.max_sessions, f"{file}: [session] max_sessions"),
@@ -150,17 +157,31 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
     )
 
 
-def _seconds(value: str | int, where: str) -> float:
-    if isinstance(value, int):
+_TEN_YEARS = 10 * 366 * 86400
+
+
+def _seconds(value: str | float, where: str, least: float = 1, most: float = _TEN_YEARS) -> float:
+    if isinstance(value, int | float):
         seconds = float(value)
     else:
         match = _DURATION.fullmatch(value.strip())
         if match is None:
             raise ConfigError(f'{where}: found {value!r}, expected a duration such as "14d" or "90m"')
         seconds = float(match.group(1)) * _UNITS[match.group(2)]
-    if not 1 <= seconds <= 10 * 366 * 86400:
-        raise ConfigError(f"{where}: found {value!r}, expected between 1 second and 10 years")
+    if not least <= seconds <= most:
+        to = "10 years" if most == _TEN_YEARS else f"{most:g} seconds"
+        raise ConfigError(
+            f"{where}: found {value!r}, expected between {least:g} second{'s' * (least != 1)} and {to}"
+        )
     return seconds
+
+
+def _transport(name: str, where: str) -> str:
+    if name == "aiohttp" and importlib.util.find_spec("aiohttp") is None:
+        raise ConfigError(
+            f'{where}: aiohttp is not installed: pip install "oauthgate[aiohttp]", or leave the key out'
+        )
+    return name
 
 
 def _positive(value: int, where: str) -> int:

@@ -30,6 +30,7 @@ PROTOCOL_PARAMETERS = frozenset(
         "code_challenge_method",
         "request",
         "request_uri",
+        "dpop_jkt",
         "oauth_token",
         "oauth_callback",
         "uri",
@@ -85,6 +86,7 @@ def check_provider(provider: Provider, where: str) -> None:
     if provider.protocol != "oidc" and not provider.profile.get("id"):
         raise ConfigError(f"{where} profile.id: missing, expected the path to the account's id")
     _check_client_authentication(provider, where)
+    _check_dpop(provider, where)
     _check_keys(provider, where)
     for name in {*provider.authorization_params} & PROTOCOL_PARAMETERS:
         raise ConfigError(
@@ -128,6 +130,27 @@ def _check_client_authentication(provider: Provider, where: str) -> None:
             where,
             f'{method} needs it; for a public client say token_endpoint_auth_method = "none"',
         )
+
+
+def _check_dpop(provider: Provider, where: str) -> None:
+    """A bound token goes into one header, with one scheme, and must be called what it is."""
+    if not provider.dpop:
+        return
+    if provider.protocol == "oauth1":
+        raise ConfigError(
+            f"{where} dpop: OAuth 1.0a signs every request with a secret already; leave it out, or use "
+            "the provider's OAuth 2"
+        )
+    for key, needed in (
+        ("token_header", "Authorization"),
+        ("token_scheme", "Bearer"),
+        ("token_type_check", True),
+    ):
+        if getattr(provider, key) != needed:
+            raise ConfigError(
+                f"{where} {key}: cannot be changed together with dpop = true, which sends "
+                "Authorization: DPoP and accepts no token of another type; leave one of them out"
+            )
 
 
 def _check_keys(provider: Provider, where: str) -> None:

@@ -33,7 +33,8 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_
     """What must be remembered between the two redirects.
 
     `state` is the `state` of OAuth 2 and the request token of OAuth 1.0a; `secret` the code verifier,
-    or the request token's secret. A link flow names the user and session it was started from.
+    or the request token's secret; `dpop_key` the private key that the tokens will be bound to, which
+    the code is bound to already. A link flow names the user and session it was started from.
     """
 
     provider: str
@@ -50,6 +51,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array_
     scope: list[str] = field(default_factory=list)
     then: list[str] = field(default_factory=list)
     carry: dict[str, str] = field(default_factory=dict)
+    dpop_key: str = ""
 
     def __repr__(self) -> str:
         return f"Flow({self.provider!r}, {self.purpose})"

@@ -6,8 +6,10 @@ The adapters (`asgi.py`, `wsgi.py`) ask it who a request to the application come
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -27,18 +29,23 @@ from .outbound import Outbound
 from .pages import Pages
 from .protocols.discovery import Directory
 from .providers import Provider
-from .records import User
+from .records import Session, User
 from .refresh import Refresher
 from .seal import Keys
-from .services import C, Services
+from .services import C, Services, Source
 from .sessions import SessionPolicy, Ticket
 from .site import Site, configured_site, local_site
 from .stores import Store, make_store
 from .targets import safe_target
-from .vault import Vault
-from .visits import Visit, Visitor, link_page, page_target
+from .vault import CACHE_SIZE, Opened, Vault
+from .visits import Place, Visit, Visitor, link_page, page_target
 
 log = logging.getLogger("oauthgate")
+
+#: Seconds after which a visit is proved anew, whatever says that nothing changed.
+RECALL = 10.0
+
+_Known = OrderedDict[str, tuple[Visit, Opened, float]]
 
 
 class Gate:
@@ -61,7 +68,7 @@ class Gate:
             self.hooks = Hooks(io, {**load_hooks(config.hooks, "[hooks]"), **(hooks or {})})
         except ConfigError as error:
             raise ConfigError(f"{config.source}: {error}") from None
-        self.vault = Vault(self.store, self.keys)
+        self.vault = Vault(self.store, self.keys, config.near_cache)
         self.policy = SessionPolicy(config.idle_timeout, config.absolute_timeout, config.max_sessions)
         self.accounts = Accounts(self.vault, io, self.policy, self.hooks)
         self.outbound = Outbound(io)
@@ -76,6 +83,14 @@ class Gate:
                 f"{config.source}: [oauthgate] templates: {config.templates} is not a folder"
             ) from None
         self._site = configured_site(config)
+        self.place = Place(
+            self.keys, config.providers, config.prefix, self._site.path if self._site else None
+        )
+        #: Of a browser that changed something a moment ago: it is not answered from the near-cache, so
+        #: that it sees its own change whichever machine answers.
+        self.after_change = f"{config.cookie}-changed="
+        # By ticket, for cookies and for bearer tokens.
+        self._known: tuple[_Known, _Known] = (OrderedDict(), OrderedDict())
         io.trust(_configured_hosts(config))
 
     def __repr__(self) -> str:
@@ -83,34 +98,55 @@ class Gate:
 
     # -- requests to the application
 
+    def recall(self, ticket: str, bearer: bool) -> Visit | None:
+        """The visit that a ticket proved a moment ago, if nothing changed since; asks nobody.
+
+        Only a visit that was proved is ever recalled, never that there was none.
+        """
+        known = self._known[bearer].get(ticket)
+        if known is None:
+            return None
+        visit, opened, until = known
+        return visit if time.time() < until and self.vault.holds(opened) else None
+
     async def visit(self, ticket: Ticket, bearer: bool) -> Visit | None:
         """The visit that a ticket proves: one read of the store, and no write but a rare one.
 
         None for a session that is unknown or over. Raises `GateError` 503 when the store cannot tell.
         """
-        found = await self.vault.user(ticket.user_id)
+        found = await self.vault.opened(ticket.user_id)
         if found is None:
             return None
-        user, version = found
         now = time.time()
-        held = sessions.find(self.keys, user, ticket, self.policy, now)
-        if held is None:
-            return None
-        if now - held.last_seen > self.policy.touch_after:
-            await self.accounts.touch(user, version, held)
-        return Visit(user, version, held, bearer)
+        text = ticket.value
+        known = self._known[bearer].get(text)
+        if known is not None and known[1] is found and self.policy.live(known[0].session, now):
+            visit = known[0]  # the same bytes as when it was proved
+        else:
+            held = sessions.find(self.keys, found.user, ticket, self.policy, now)
+            if held is None:
+                return None
+            visit = Visit(found.user, found.version, held, bearer)
+        touch_at = visit.session.last_seen + self.policy.touch_after
+        if now > touch_at:
+            await self.accounts.touch(visit.user, visit.version, visit.session)
+        until = min(self.policy.expires_at(visit.session), touch_at, now + RECALL)
+        self._remember(bearer, text, (visit, found, until))
+        return visit
 
-    def visitor(self, visit: Visit | None, mount: str, path: str, query: str) -> Visitor:
+    def _remember(self, bearer: bool, ticket: str, known: tuple[Visit, Opened, float]) -> None:
+        held = self._known[bearer]
+        held[ticket] = known
+        if len(held) > CACHE_SIZE:
+            # Another thread may have emptied it meanwhile.
+            with contextlib.suppress(KeyError):
+                held.popitem(last=False)
+
+    def visitor(
+        self, visit: Visit | None, mount: str = "", path: str = "/", query: bytes | str = ""
+    ) -> Visitor:
         """What a handler on the page at `path` (decoded) and `query` (raw) sees of a visit."""
-        return Visitor(
-            visit,
-            keys=self.keys,
-            providers=self.config.providers,
-            prefix=self.config.prefix,
-            mount=self._site.path if self._site else mount,
-            path=path,
-            query=query,
-        )
+        return Visitor(self.place, visit, mount, path, query)
 
     def csrf_token(self, visit: Visit) -> str:
         return sessions.csrf_token(self.keys, visit.session)
@@ -137,49 +173,25 @@ class Gate:
         except GateError:
             return False
 
-    def services(
+    def source(
         self,
         make: type[C],
-        visit: Visit | None,
-        twin: Callable[[], Services[SyncService]] | None = None,
-        *,
-        lasting: bool = False,
-    ) -> Services[C]:
-        """The services of a visit, or of an anonymous visitor.
+        twin: Callable[[User | None, Session | None], Services[SyncService]] | None = None,
+    ) -> Source[C]:
+        """What makes the services of a user of this gate."""
+        return Source(make, self.io, self.refresher, self.config.providers, self._standing, twin)
 
-        `lasting` is for what outlives a request, as an open socket does: each call looks whether the
-        session still stands, so that signing out ends the clients too.
-        """
-        if visit is None or not lasting:
-            return self.services_of(make, visit.user if visit else None, twin)
+    def _standing(self, user: User, session: Session) -> CurrentUser:
+        """For what outlives a request, as an open socket does: signing out must end its clients too."""
 
         async def current() -> User | None:
-            found = await self.vault.user(visit.user.id)
+            found = await self.vault.user(user.id)
             for held in found[0].sessions if found else []:
-                if held.id == visit.session.id and self.policy.live(held, time.time()):
+                if held.id == session.id and self.policy.live(held, time.time()):
                     return found[0] if found else None
             return None
 
-        return self.services_of(make, visit.user, twin, current)
-
-    def services_of(
-        self,
-        make: type[C],
-        user: User | None,
-        twin: Callable[[], Services[SyncService]] | None = None,
-        current: CurrentUser | None = None,
-    ) -> Services[C]:
-        """The services of a user, in a request or outside one."""
-        return Services(
-            make,
-            self.io,
-            self.refresher,
-            self.config.providers,
-            user.id if user else None,
-            user.links if user else [],
-            twin,
-            current,
-        )
+        return current
 
     def answer_for(
         self, request: Request, mount: str, error: NotLinked | GateError | RefreshFailed

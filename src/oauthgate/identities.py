@@ -11,7 +11,7 @@ from . import strict_json
 from .errors import GateError
 from .flows import Flow
 from .outbound import Outbound, build
-from .protocols import oauth1, oidc
+from .protocols import dpop, oauth1, oidc
 from .protocols.discovery import Directory
 from .protocols.paths import Documents, account_id, normalize
 from .protocols.tokens import TokenAnswer, misbehaved
@@ -98,7 +98,7 @@ async def _main_document(
         return claims or answer.fields
     if provider.protocol == "oidc":
         return await oidc.user_information(
-            directory, outbound, provider, answer.token.access_token, str(claims["sub"])
+            directory, outbound, provider, answer.token, str(claims["sub"])
         )
     document = await _document(outbound, provider, provider.userinfo_endpoint, answer.token)
     if not isinstance(document, dict):
@@ -109,13 +109,12 @@ async def _main_document(
 async def _document(
     outbound: Outbound, provider: Provider, url: str, token: Token, *, optional: bool = False
 ) -> Any:  # noqa: ANN401 - JSON of the provider's making
-    request = build(provider.profile_method, url)
     if provider.protocol == "oauth1":
+        request = build(provider.profile_method, url)
         oauth1.authorize(provider, request, token=token.access_token, token_secret=token.token_secret)
+        answer = await outbound.send(provider, request)
     else:
-        value = f"{provider.token_scheme} {token.access_token}".strip()
-        request.headers[provider.token_header] = value
-    answer = await outbound.send(provider, request)
+        answer = await dpop.call(outbound, provider, lambda: build(provider.profile_method, url), token)
     if optional and 400 <= answer.status < 500:
         return None  # the scope for it was not granted: its fields are simply missing
     if not answer.ok:

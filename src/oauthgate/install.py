@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import Response as StarletteResponse
-from werkzeug.wrappers import Response as WerkzeugResponse
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .asgi import ASGIGate
 from .clients import SyncService
@@ -19,6 +15,13 @@ from .hooks import Hook
 from .services import Services
 from .visits import Visitor
 from .wsgi import GATE, SERVICES, VISITOR, WSGIGate
+
+if TYPE_CHECKING:
+    # Each framework is imported for an application of its own only.
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection
+    from starlette.responses import Response as StarletteResponse
+    from werkzeug.wrappers import Response as WerkzeugResponse
 
 _ANSWERED = (NotLinked, GateError, RefreshFailed)
 
@@ -37,7 +40,8 @@ def install(
     Raises `ConfigError` for a configuration that cannot work and
     `TypeError` for an application of another kind, which `ASGIGate` or `WSGIGate` wraps instead.
     """
-    if isinstance(app, Starlette):
+    starlette = sys.modules.get("starlette.applications")
+    if starlette is not None and isinstance(app, starlette.Starlette):
         _install_starlette(app, Config.load(config), hooks)
     elif hasattr(app, "wsgi_app") and hasattr(app, "request_class"):
         _install_flask(app, Config.load(config), hooks)
@@ -49,6 +53,8 @@ def install(
 
 
 def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook] | None) -> None:
+    from starlette.responses import Response as StarletteResponse
+
     app.add_middleware(ASGIGate, config=config, hooks=hooks)
 
     async def answer(connection: HTTPConnection, error: Exception) -> StarletteResponse | None:
@@ -81,17 +87,18 @@ def _install_flask(
     config: Config,
     hooks: Mapping[str, Hook] | None,
 ) -> None:
+    from flask import request
+    from werkzeug.wrappers import Response as WerkzeugResponse
+
     gate = WSGIGate(app.wsgi_app, config, hooks)
     app.wsgi_app = gate
 
-    def state(request: Any) -> State:  # noqa: ANN401 - a request of the application's own class
-        return State(request.environ[SERVICES], request.environ[VISITOR])
+    def state(this: Any) -> State:  # noqa: ANN401 - a request of the application's own class
+        return State(this.environ[SERVICES], this.environ[VISITOR])
 
     app.request_class = type("Request", (app.request_class,), {"state": property(state)})
 
     def answer(error: Exception) -> WerkzeugResponse:
-        from flask import request
-
         if not isinstance(error, _ANSWERED):
             raise error
         found = request.environ[GATE].answer(request.environ, error)

@@ -24,6 +24,7 @@ from .io_transport import (
     KEEPALIVE,
     MAX_CONNECTIONS,
     MAX_IDLE_CONNECTIONS,
+    Trust,
     as_response,
     check_addresses,
     tls_context,
@@ -39,8 +40,8 @@ SHIELDED_GRACE = 15.0
 class _GuardedBackend(httpcore2.AnyIOBackend):
     """Connects to the addresses that were checked, and to no other."""
 
-    def __init__(self, io: AsyncIO) -> None:
-        self._io = io
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
 
     async def connect_tcp(
         self,
@@ -60,7 +61,7 @@ class _GuardedBackend(httpcore2.AnyIOBackend):
             raise httpcore2.ConnectError(f"{host} cannot be resolved") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         last: httpcore2.ConnectError | None = None
-        for address in check_addresses(host, addresses, self._io.trusted):
+        for address in check_addresses(host, addresses, self._trust.hosts):
             try:
                 return await super().connect_tcp(address, port, timeout, local_address, socket_options)
             except httpcore2.ConnectError as error:
@@ -71,14 +72,21 @@ class _GuardedBackend(httpcore2.AnyIOBackend):
 class _Transport(httpx2.AsyncHTTPTransport):
     """httpx2's transport over a pool whose connections are guarded."""
 
-    def __init__(self, io: AsyncIO) -> None:
+    def __init__(self, trust: Trust) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=tls_context(),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=KEEPALIVE,
-            network_backend=_GuardedBackend(io),
+            network_backend=_GuardedBackend(trust),
         )
+
+
+def _aiohttp() -> Callable[[Trust], httpx2.AsyncBaseTransport]:
+    # Imported where it is wanted: aiohttp is an extra, and a fifth of a second.
+    from .io_aiohttp import AiohttpTransport
+
+    return AiohttpTransport
 
 
 class _Loop:
@@ -86,7 +94,7 @@ class _Loop:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.pools: dict[str, _Transport] = {}
+        self.pools: dict[str, httpx2.AsyncBaseTransport] = {}
         self.locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.end = at_loop_end(self.close)
@@ -105,14 +113,18 @@ class AsyncIO:
 
     blocking = False
 
-    def __init__(self) -> None:
-        self.trusted: frozenset[str] = frozenset()
+    def __init__(self, transport: str = "httpx2") -> None:
+        """`transport` is "httpx2", or "aiohttp" where the extra of that name is installed."""
+        self._trust = Trust()
+        self._make: Callable[[Trust], httpx2.AsyncBaseTransport] = (
+            _Transport if transport == "httpx2" else _aiohttp()
+        )
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = (
             weakref.WeakKeyDictionary()
         )
 
     def trust(self, hosts: frozenset[str]) -> None:
-        self.trusted |= hosts
+        self._trust.hosts |= hosts
 
     def _here(self) -> _Loop:
         loop = asyncio.get_running_loop()
@@ -125,7 +137,7 @@ class AsyncIO:
         pools = self._here().pools
         found = pools.get(pool)
         if found is None:
-            found = pools[pool] = _Transport(self)
+            found = pools[pool] = self._make(self._trust)
         return found
 
     async def exchange(

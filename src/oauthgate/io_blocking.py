@@ -27,6 +27,7 @@ from .io_transport import (
     KEEPALIVE,
     MAX_CONNECTIONS,
     MAX_IDLE_CONNECTIONS,
+    Trust,
     as_response,
     check_addresses,
     deadline_at,
@@ -88,8 +89,8 @@ class _Stream(httpcore2.NetworkStream):
 class _GuardedBackend(httpcore2.SyncBackend):
     """Connects to the addresses that were checked, and to no other."""
 
-    def __init__(self, io: BlockingIO) -> None:
-        self._io = io
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
 
     def connect_tcp(
         self,
@@ -105,7 +106,7 @@ class _GuardedBackend(httpcore2.SyncBackend):
             raise httpcore2.ConnectError(f"{host} cannot be resolved") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         last: httpcore2.ConnectError | None = None
-        for address in check_addresses(host, addresses, self._io.trusted):
+        for address in check_addresses(host, addresses, self._trust.hosts):
             try:
                 return _Stream(
                     super().connect_tcp(address, port, remaining(timeout), local_address, socket_options)
@@ -120,13 +121,13 @@ class _GuardedBackend(httpcore2.SyncBackend):
 class _Transport(httpx2.HTTPTransport):
     """httpx2's transport over a pool whose connections are guarded."""
 
-    def __init__(self, io: BlockingIO) -> None:
+    def __init__(self, trust: Trust) -> None:
         self._pool = httpcore2.ConnectionPool(
             ssl_context=tls_context(),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=KEEPALIVE,
-            network_backend=_GuardedBackend(io),
+            network_backend=_GuardedBackend(trust),
         )
 
 
@@ -147,7 +148,7 @@ class BlockingIO:
     blocking = True
 
     def __init__(self) -> None:
-        self.trusted: frozenset[str] = frozenset()
+        self._trust = Trust()
         self._pools: dict[str, _Transport] = {}
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._guard = threading.Lock()
@@ -156,7 +157,7 @@ class BlockingIO:
         _instances.add(self)
 
     def trust(self, hosts: frozenset[str]) -> None:
-        self.trusted |= hosts
+        self._trust.hosts |= hosts
 
     def forget_parent(self) -> None:
         """In a forked child, before anything else runs: nothing is shared with the parent.
@@ -172,7 +173,7 @@ class BlockingIO:
         found = self._pools.get(pool)
         if found is None:
             with self._guard:
-                found = self._pools.setdefault(pool, _Transport(self))
+                found = self._pools.setdefault(pool, _Transport(self._trust))
         return found
 
     async def exchange(

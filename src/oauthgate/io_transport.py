@@ -54,6 +54,17 @@ def remaining(timeout: float | None) -> float | None:
     return left if timeout is None else min(timeout, left)
 
 
+class Trust:
+    """The configured hosts, which may have private addresses.
+
+    One object for an IO and its pools: a pool that held the IO itself would keep it, and so its own
+    connections, from ever being let go of.
+    """
+
+    def __init__(self) -> None:
+        self.hosts: frozenset[str] = frozenset()
+
+
 def check_addresses(host: str, addresses: list[str], trusted: frozenset[str]) -> list[str]:
     """The addresses that a connection to `host` may use. Raises `AddressRefused` when one is not public.
 

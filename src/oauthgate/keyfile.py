@@ -32,6 +32,12 @@ def load_keys(config: Config) -> Keys:
     return Keys([_read_or_make(Path(unquote(rest[3:]) + ".key"))])
 
 
+def key_file(config: Config) -> Path | None:
+    """Where the key of this configuration is, if it is in a file beside its SQLite database."""
+    scheme, _, rest = config.store.partition(":")
+    return None if config.secrets or scheme != "sqlite" else Path(unquote(rest[3:]) + ".key")
+
+
 def _read_or_make(path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import httpx2
 from .api_hosts import host_allowed
 from .errors import ForeignHost, NotLinked
 from .protocols import oauth1
+from .protocols.dpop import Proofs, wants_nonce
 from .providers import Provider
 from .records import Link, User
 from .stepping import run
@@ -62,6 +63,11 @@ class Grant:
         )
         return self.link
 
+    @property
+    def proofs(self) -> Proofs:
+        """What proves a token that is bound to a key (RFC 9449)."""
+        return self._refresher.proofs
+
     def note_useless(self) -> None:
         """A token that was just refreshed was refused too."""
         self._refresher.note_useless(self.provider, self.user_id, self.link)
@@ -77,7 +83,7 @@ class Grant:
 
 
 class LinkAuth(httpx2.Auth):
-    """Puts the link's token on a request: bearer, or an OAuth 1.0a signature.
+    """Puts the link's token on a request: bearer, bound to a key (DPoP), or an OAuth 1.0a signature.
 
     Refreshes before the token ends and once more on a 401, when the body can be sent again.
     """
@@ -94,14 +100,22 @@ class LinkAuth(httpx2.Auth):
         self._grant.check_host(request.url)
         if self._must_read(request):
             request.read()
-        self._authorize(request, run(self._grant.fresh()))
+        link = run(self._grant.fresh())
+        self._authorize(request, link)
         response = yield request
+        if link.token.dpop_key and self._proves_again(request, response, link):
+            response = yield request
+            self._take_up(response)
         if self._can_retry(request, response):
             refused = self._grant.link.token.access_token
             link = run(self._grant.fresh(rejected=True))
             if link.token.access_token != refused:
                 self._authorize(request, link)
-                self._judge((yield request))
+                response = yield request
+                if link.token.dpop_key and self._proves_again(request, response, link):
+                    response = yield request
+                    self._take_up(response)
+                self._judge(response)
 
     async def async_auth_flow(
         self, request: httpx2.Request
@@ -109,14 +123,35 @@ class LinkAuth(httpx2.Auth):
         self._grant.check_host(request.url)
         if self._must_read(request):
             await request.aread()
-        self._authorize(request, await self._grant.fresh())
+        link = await self._grant.fresh()
+        self._authorize(request, link)
         response = yield request
+        if link.token.dpop_key and self._proves_again(request, response, link):
+            response = yield request
+            self._take_up(response)
         if self._can_retry(request, response):
             refused = self._grant.link.token.access_token
             link = await self._grant.fresh(rejected=True)
             if link.token.access_token != refused:
                 self._authorize(request, link)
-                self._judge((yield request))
+                response = yield request
+                if link.token.dpop_key and self._proves_again(request, response, link):
+                    response = yield request
+                    self._take_up(response)
+                self._judge(response)
+
+    def _take_up(self, response: httpx2.Response) -> bool:
+        """Take up the API's nonce; whether it refused the call for want of it (RFC 9449 section 9)."""
+        if not host_allowed(self._grant.provider, response.request.url):
+            return False
+        return self._grant.proofs.take_up(response)
+
+    def _proves_again(self, request: httpx2.Request, response: httpx2.Response, link: Link) -> bool:
+        """Put the proof with the API's nonce on a request that is to be sent again because of it."""
+        if not self._take_up(response) or not isinstance(request.stream, httpx2.ByteStream):
+            return False
+        self._authorize(request, link)
+        return True
 
     def _judge(self, second: httpx2.Response) -> None:
         if second.status_code == 401:
@@ -132,13 +167,14 @@ class LinkAuth(httpx2.Auth):
         return length.isdecimal() and len(length) < 10 and int(length) <= MAX_REPLAY
 
     def _must_sign_body(self, request: httpx2.Request) -> bool:
+        if self._grant.provider.protocol != "oauth1":
+            return False
         content_type = str(request.headers.get("content-type", ""))
-        form = content_type.partition(";")[0].strip().lower() == oauth1.FORM
-        return form and self._grant.provider.protocol == "oauth1"
+        return content_type.partition(";")[0].strip().lower() == oauth1.FORM
 
     def _authorize(self, request: httpx2.Request, link: Link) -> None:
         provider = self._grant.provider
-        request.extensions = {**request.extensions, _SIGNED: str(request.url)}
+        request.extensions = {**request.extensions, _SIGNED: request.url}
         if provider.protocol == "oauth1":
             oauth1.authorize(
                 provider,
@@ -146,6 +182,8 @@ class LinkAuth(httpx2.Auth):
                 token=link.token.access_token,
                 token_secret=link.token.token_secret,
             )
+        elif link.token.dpop_key:
+            self._grant.proofs.authorize(request, link.token)
         else:
             value = f"{provider.token_scheme} {link.token.access_token}".strip()
             request.headers[provider.token_header] = value
@@ -156,6 +194,8 @@ class LinkAuth(httpx2.Auth):
         if not host_allowed(self._grant.provider, response.request.url):
             return False  # another host's answer to a request that went there without the token
         token = self._grant.link.token
+        if token.dpop_key and wants_nonce(response.status_code, response.headers):
+            return False  # about the proof, and no fault of the token's
         if not token.refresh_token and token.expires_at is None:
             return False  # nothing newer can be had; the answer is the handler's to read
         # A stream that was consumed cannot be sent again.
@@ -165,16 +205,22 @@ class LinkAuth(httpx2.Auth):
         """Put right what httpx2 copies along with a redirect, just before it is sent.
 
         To another host the token does not go, whatever header it stands in; on the same host an OAuth
-        1.0a signature is made anew, because it covers the address.
+        1.0a signature and a DPoP proof are made anew, because they cover the address and are good for
+        one request.
         """
-        if request.extensions.get(_SIGNED, str(request.url)) == str(request.url):
+        signed = request.extensions.get(_SIGNED)
+        # The very object: a redirect to the same address is another request all the same.
+        if signed is None or signed is request.url:
             return
-        provider = self._grant.provider
+        provider, link = self._grant.provider, self._grant.link
         if not host_allowed(provider, request.url):
             request.headers.pop(provider.token_header, None)
             request.headers.pop("Authorization", None)
-        elif provider.protocol == "oauth1" and "Authorization" in request.headers:
-            self._authorize(request, self._grant.link)
+            request.headers.pop("DPoP", None)
+        elif "Authorization" not in request.headers:
+            request.headers.pop("DPoP", None)  # another origin: httpx2 took the token away
+        elif provider.protocol == "oauth1" or link.token.dpop_key:
+            self._authorize(request, link)
 
     def must_read_again(self, request: httpx2.Request) -> bool:
         """Whether a redirected request's body must be in memory before it is signed anew."""

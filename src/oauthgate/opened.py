@@ -47,7 +47,7 @@ class AsyncOpened:
         """The services of a user; empty for one that does not exist. Raises `GateError` 503."""
         found = await self._gate.vault.user(user_id)
         user = found[0] if found else None
-        return self._gate.services_of(AsyncService, user)
+        return Services(self._gate.source(AsyncService), user)
 
     async def users(self) -> AsyncIterator[UserInfo]:
         """Every stored user. Raises `GateError` 503."""
@@ -65,7 +65,7 @@ class Opened:
         """The services of a user; empty for one that does not exist. Raises `GateError` 503."""
         found = run(self._gate.vault.user(user_id))
         user = found[0] if found else None
-        return self._gate.services_of(SyncService, user)
+        return Services(self._gate.source(SyncService), user)
 
     def users(self) -> Iterator[UserInfo]:
         """Every stored user. Raises `GateError` 503."""
@@ -82,7 +82,7 @@ class Opening:
         self._gate: Gate | None = None
 
     async def __aenter__(self) -> AsyncOpened:
-        self._gate = Gate(self._config, AsyncIO(), hooks=self._hooks)
+        self._gate = Gate(self._config, AsyncIO(self._config.transport), hooks=self._hooks)
         return AsyncOpened(self._gate)
 
     async def __aexit__(

@@ -16,6 +16,7 @@ import httpx2
 from . import strict_json
 from .errors import GateError
 from .io import IO, BodyTooLarge, Heartbeat
+from .protocols.dpop import Proofs
 from .providers import Provider
 
 #: Bytes of a decoded answer that are read at most.
@@ -93,11 +94,13 @@ def build(
 
 
 class Outbound:
-    """Calls to providers over one `IO`. `count` is the number of requests sent."""
+    """Calls to providers over one `IO`. `count` is the number of requests sent; `proofs` are those of
+    tokens that are bound to a key."""
 
     def __init__(self, io: IO) -> None:
         self.io = io
         self.count = 0
+        self.proofs = Proofs()
 
     async def send(
         self,

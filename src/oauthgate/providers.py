@@ -80,6 +80,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token_endpoint_auth_method: AuthMethod | None = None
     token_endpoint_auth_signing_alg: str = ""
     client_secret_jwt: SignedSecret | None = None
+    dpop: bool = False
 
     # the authorization server (RFC 8414 names)
     issuer: str = ""

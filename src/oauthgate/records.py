@@ -25,7 +25,9 @@ LinkState = Literal["active", "reauth_required"]
 class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The token of a link. `expires_at` and `received_at` are Unix times in seconds.
 
-    `token_secret` is OAuth 1.0a's; `refresh_token`, `id_token` and `expires_at` are OAuth 2's.
+    `token_secret` is OAuth 1.0a's; `refresh_token`, `id_token` and `expires_at` are OAuth 2's. With a
+    `dpop_key` (`protocols/dpop.py`) the tokens are bound to that private key, which stays with the
+    link as long as they do.
     """
 
     access_token: str
@@ -35,6 +37,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
     received_at: float = 0.0
     id_token: str = ""
+    dpop_key: str = ""
 
     def __repr__(self) -> str:
         return f"Token(expires_at={self.expires_at!r})"
@@ -79,7 +82,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One signed-in browser or API client. The store has a keyed hash of its secret only.
 
     `created` and `last_seen` are Unix times in seconds; `provider`, `account_id` and `sid` say how it
-    signed in (OpenID Connect's session id at the provider).
+    signed in (OpenID Connect's session id at the provider). `key` is the id of the key of the hash; one
+    from before that was written down has none.
     """
 
     id: str
@@ -89,6 +93,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     provider: str = ""
     account_id: str = ""
     sid: str = ""
+    key: bytes = b""
 
     def __repr__(self) -> str:
         return f"Session(provider={self.provider!r})"

@@ -56,6 +56,12 @@ def expired(token: Token, now: float) -> bool:
     return token.expires_at is not None and token.expires_at <= now
 
 
+def lacks_key(provider: Provider, token: Token) -> bool:
+    """Whether a token is one from before its provider got `dpop = true`: whoever reads it can use it,
+    which is what the setting forbids, so the person has to link anew."""
+    return provider.dpop and not token.dpop_key
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """What came of a refresh: the link or an error, and the hook that is to be told."""
@@ -66,7 +72,8 @@ class _Outcome:
 
 
 class Refresher:
-    """Keeps the tokens of links fresh. `count` is the number of refresh requests sent."""
+    """Keeps the tokens of links fresh. `count` is the number of refresh requests sent; `proofs` makes
+    those of tokens that are bound to a key."""
 
     def __init__(
         self,
@@ -83,6 +90,7 @@ class Refresher:
         self._leases = Leases(vault)
         self._accounts = accounts
         self._outbound = outbound
+        self.proofs = outbound.proofs
         self._directory = directory
         self._failed: dict[str, float] = {}
         self._useless: dict[str, float] = {}
@@ -97,9 +105,13 @@ class Refresher:
         the person can help, `RefreshFailed` when the provider cannot be asked and the old token is no
         longer good.
         """
-        if not rejected and not needs_refresh(provider, link.token, time.time()):
+        if (
+            not rejected
+            and not needs_refresh(provider, link.token, time.time())
+            and not lacks_key(provider, link.token)
+        ):
             return link
-        key = f"{user_id}/{provider.name}/{self._vault.hash_key('link', link.account_id)[:32]}"
+        key = f"{user_id}/{provider.name}/{self._vault.hash_key('link', link.account_id)}"
         if rejected and self._lately(self._useless, key, USELESS):
             return link  # a new token was refused a moment ago as this one was: that is the answer
         # Shielded: a visitor who goes away must not take a token request with him, whose answer is
@@ -118,7 +130,7 @@ class Refresher:
 
     def note_useless(self, provider: Provider, user_id: str, link: Link) -> None:
         """Remember that a token which was just refreshed was refused like the one before."""
-        key = f"{user_id}/{provider.name}/{self._vault.hash_key('link', link.account_id)[:32]}"
+        key = f"{user_id}/{provider.name}/{self._vault.hash_key('link', link.account_id)}"
         _remember(self._useless, key)
 
     async def _outcome(
@@ -134,6 +146,8 @@ class Refresher:
     ) -> Link | _Outcome:
         async with self._io.lock(f"refresh/{key}"):
             current = await self._current(user_id, link)
+            if lacks_key(provider, current.token):
+                return await self._end(user_id, current)
             if self._done_by_another(provider, link, current, rejected):
                 return current
             if not current.token.refresh_token:

@@ -6,15 +6,18 @@ a defect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 from .answers import COMMON
+from .cookies import set_cookie
 from .errors import GateError
 from .gate import Gate
 from .messages import Request, Response
 from .pages import STYLESHEET_PATH
 from .routes import account, callback, provider_logout, session, start
 from .routes.context import Context
+from .site import Site
 
 Route = Callable[[Context], Awaitable[Response]]
 ProviderRoute = Callable[[Context, str], Awaitable[Response]]
@@ -50,6 +53,8 @@ async def handle(gate: Gate, request: Request, mount: str) -> Response:
         site = gate.site(request.scheme, request.header("host"), mount)
         context = Context(gate, request, site)
         answer = await _route(context)
+        if gate.vault.near and answer.status < 400 and _changes(request):
+            answer.headers.append(("Set-Cookie", _changed(gate, site)))
     except GateError as error:
         answer = gate.error(request, context.site if context else None, error)
     if context is not None:
@@ -57,6 +62,16 @@ async def handle(gate: Gate, request: Request, mount: str) -> Response:
     if request.method == "HEAD":
         answer.body = b""
     return answer
+
+
+def _changes(request: Request) -> bool:
+    """Whether a request to one of the routes may have changed what the store holds of its visitor."""
+    return request.method == "POST" or request.path.endswith("/callback")
+
+
+def _changed(gate: Gate, site: Site) -> str:
+    name = site.cookie_name + gate.after_change.removeprefix(gate.config.cookie).removesuffix("=")
+    return set_cookie(name, "1", secure=site.secure, max_age=math.ceil(gate.vault.near) + 1)
 
 
 async def _route(context: Context) -> Response:

@@ -7,6 +7,7 @@ does not open. The first secret seals, all of them open; there is no path that r
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
 from collections.abc import Sequence
@@ -34,9 +35,9 @@ def derive(secret: bytes, purpose: str, length: int = 32) -> bytes:
 class Keys:
     """The secrets of one gate, as keys for sealing and for keyed hashes.
 
-    Keyed hashes (of session secrets, of account ids) are made with the *last* secret, the oldest:
-    new secrets are put in front, and a hash that changed its key would lose every session and
-    account. Sealing moves to the first at once.
+    The first secret seals and makes the keyed hashes (of session secrets, of account ids); all of them
+    open and are looked up by. So nothing is lost when a new one is put in front, and `oauthgate keys
+    rotate` moves what the older ones still hold (`resealing.py`, `rehashing.py`).
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
@@ -55,7 +56,7 @@ class Keys:
                 derive(secret, "key-id", KEY_ID_LENGTH), AESGCM(derive(secret, "seal"))
             )
         self._current = next(iter(self._ciphers))
-        self._hash_keys = [derive(secret, "hash") for secret in secrets]
+        self._hash_keys = [derive(secret, "hash") for secret in dict.fromkeys(secrets)]
 
     def __repr__(self) -> str:
         return f"Keys({len(self._ciphers)} secrets)"
@@ -69,6 +70,11 @@ class Keys:
     def key_id(self) -> bytes:
         """The id of the key that seals."""
         return self._current
+
+    @property
+    def key_ids(self) -> list[bytes]:
+        """The ids of all keys, in the order of their secrets."""
+        return list(self._ciphers)
 
     def seal(self, name: str, plaintext: bytes) -> bytes:
         """Encrypt `plaintext` so that it opens under `name` only."""
@@ -96,9 +102,24 @@ class Keys:
 
     def hash(self, purpose: str, value: bytes) -> bytes:
         """A keyed hash (HMAC-SHA-256, 32 bytes): useless to a thief of the store without the secret."""
-        return hmac.digest(self._hash_keys[-1], purpose.encode() + b"\x00" + value, "sha256")
+        return hmac.digest(self._hash_keys[0], purpose.encode() + b"\x00" + value, "sha256")
 
     def hashes(self, purpose: str, value: bytes) -> list[bytes]:
         """The hash under every secret, the one that is written first: for look-ups after a rotation."""
         message = purpose.encode() + b"\x00" + value
-        return [hmac.digest(key, message, "sha256") for key in reversed(self._hash_keys)]
+        return [hmac.digest(key, message, "sha256") for key in self._hash_keys]
+
+
+def spelt(digest: bytes) -> str:
+    """A keyed hash as part of a record's key: 128 bits in 22 characters, as a user has several of them.
+
+    Nobody without the secret can look for two values with the same one.
+    """
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def key_id_of(sealed: bytes) -> bytes | None:
+    """The id of the key that a value was sealed with; None for what is not a sealed value."""
+    if len(sealed) < HEADER_LENGTH or sealed[:1] != VERSION:
+        return None
+    return sealed[1 : 1 + KEY_ID_LENGTH]

@@ -88,6 +88,7 @@ def issue(
         provider=provider,
         account_id=account_id,
         sid=sid,
+        key=keys.key_id,
     )
     return ticket, session
 
@@ -135,5 +136,10 @@ def csrf_token(keys: Keys, session: Session) -> str:
 
 
 def csrf_valid(keys: Keys, session: Session, token: str) -> bool:
-    expected = csrf_token(keys, session)
-    return hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace"))
+    """Whether a token is this session's; one of a page from before a new secret still is."""
+    expected = [
+        base64.urlsafe_b64encode(digest).rstrip(b"=")
+        for digest in keys.hashes("csrf", session.secret_hash)
+    ]
+    given = token.encode("utf-8", "replace")
+    return any(hmac.compare_digest(each, given) for each in expected)

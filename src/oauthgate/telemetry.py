@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ COUNTERS = {
 
 
 @lru_cache(maxsize=1)
-def _api() -> tuple[Any, dict[str, Any]] | None:
+def _api() -> tuple[Any, dict[str, Any], Callable[[], bool]] | None:
     try:
         from opentelemetry import metrics, trace
     except ImportError:
@@ -35,12 +35,20 @@ def _api() -> tuple[Any, dict[str, Any]] | None:
         name: meter.create_counter(name, description=description)
         for name, description in COUNTERS.items()
     }
-    return trace.get_tracer("oauthgate"), counters
+    tracer = trace.get_tracer("oauthgate")
+    proxy = isinstance(tracer, trace.ProxyTracer)
+
+    def kept() -> bool:
+        # An application may set up its SDK at any time; until then the API drops each span.
+        return not (proxy and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider))
+
+    return tracer, counters, kept
 
 
 def available() -> bool:
-    """Whether spans go anywhere at all."""
-    return _api() is not None
+    """Whether spans go anywhere: not without the API, nor with the API and no SDK behind it yet."""
+    api = _api()
+    return api is not None and api[2]()
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import msgspec
 
 from .errors import Conflict, GateError, SealError, StoreError
 from .records import User, decode, encode
-from .seal import Keys
-from .stores import ABSENT, ANY, Expect, Store
+from .seal import Keys, spelt
+from .stores import ABSENT, ANY, Expect, Stamped, Store, Watching
 
 log = logging.getLogger("oauthgate.store")
 
@@ -32,17 +32,53 @@ KEY_CHECK = "meta/key-check"
 KEY_CHECK_VALUE = b"oauthgate key check 1"
 
 
-class Vault:
-    """One gate's records. `reads` and `writes` count calls to the store."""
+class Opened:
+    """A user's document as it was read: `value` sealed, `user` decoded, at `version`.
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    `stamp` and `until` (`time.monotonic`) are what is needed to tell later, without asking the store,
+    whether it still is the latest.
+    """
+
+    __slots__ = ("key", "stamp", "until", "user", "value", "version")
+
+    def __init__(self, key: str, value: bytes, user: User, version: int) -> None:
+        self.key = key
+        self.value = value
+        self.user = user
+        self.version = version
+        self.stamp: object | None = None
+        self.until = 0.0
+
+    def __repr__(self) -> str:
+        return f"Opened({self.user!r})"
+
+
+class Vault:
+    """One gate's records. `reads` and `writes` count calls to the store.
+
+    `near` is for how many seconds a user's document that was read is believed where the store cannot
+    tell whether it changed. One that can (`stores.base.Stamped`) is believed instead; one that hears of
+    changes (`stores.base.Watching`) is believed while it does, and 0 switches that off too.
+    """
+
+    def __init__(self, store: Store, keys: Keys, near: float = 0.0) -> None:
         self.store = store
         self.keys = keys
         self.reads = 0
         self.writes = 0
         self._checked = False
         self._tidied = 0.0
-        self._users: OrderedDict[str, tuple[bytes, User]] = OrderedDict()
+        self._stamp = store.stamp if isinstance(store, Stamped) else None
+        self.near = near
+        if isinstance(store, Watching):
+            if near:
+                store.watch(near)
+            else:
+                self._stamp = None
+        elif self._stamp is not None:
+            self.near = 0.0
+        self._changes = 0
+        self._users: OrderedDict[str, Opened] = OrderedDict()
 
     async def get(self, kind: type[R], key: str) -> tuple[R, int] | None:
         """The record and its version, or None when there is none. Raises `GateError` 503."""
@@ -58,27 +94,60 @@ class Vault:
         return decode(kind, self._open(key, stored.value)), stored.version
 
     async def user(self, user_id: str) -> tuple[User, int] | None:
-        """A user's document and its version; an unchanged one is not opened twice."""
+        """A user's document and its version, as the store has it now. Raises `GateError` 503."""
+        found = await self.opened(user_id)
+        return (found.user, found.version) if found is not None else None
+
+    async def opened(self, user_id: str) -> Opened | None:
+        """A user's document, read now; an unchanged one is not opened twice. Raises `GateError` 503."""
         if not self._checked:
             await self.check_keys()
         key = f"user/{user_id}"
+        # Before the read: what is written while it is under way makes the answer one of before.
+        stamp = self._stamp(key) if self._stamp is not None else None
+        until = time.monotonic() + self.near
+        changes = self._changes
         self.reads += 1
         try:
             stored = await self.store.get(key)
         except StoreError as error:
             _unavailable(error)
+        found = self._users.get(user_id)
         if stored is None:
-            self._users.pop(user_id, None)
+            self._forget(user_id)
             return None
-        cached = self._users.get(user_id)
         # Compared by value: a nonce never repeats, so equal bytes are the same record.
-        if cached is not None and cached[0] == stored.value:
-            return cached[1], stored.version
-        user = decode(User, self._open(key, stored.value))
-        self._users[user_id] = (stored.value, user)
-        if len(self._users) > CACHE_SIZE:
-            self._forget_oldest()
-        return user, stored.version
+        if found is None or found.value != stored.value or found.version != stored.version:
+            self._forget(user_id)
+            found = Opened(
+                key, stored.value, decode(User, self._open(key, stored.value)), stored.version
+            )
+            self._users[user_id] = found
+            if len(self._users) > CACHE_SIZE:
+                self._forget_oldest()
+        # A write of ours in the meantime may not have been told by the store yet.
+        found.stamp, found.until = (stamp, until) if changes == self._changes else (None, 0.0)
+        return found
+
+    def holds(self, found: Opened) -> bool:
+        """Whether a document that was read may be used again without asking the store."""
+        then = found.stamp
+        if then is not None and self._stamp is not None:
+            now = self._stamp(found.key)
+            if now is not None:
+                return then == now
+        return time.monotonic() < found.until
+
+    def _changed(self, key: str) -> None:
+        """Called before and after every write of ours, so that this process obeys itself at once."""
+        self._changes += 1
+        self._forget(key.removeprefix("user/"))
+
+    def _forget(self, user_id: str) -> None:
+        """Not to be believed any more, by whomever holds it."""
+        found = self._users.pop(user_id, None)
+        if found is not None:
+            found.stamp, found.until = None, 0.0
 
     async def put(
         self, key: str, record: msgspec.Struct, *, expect: Expect, expires_at: float | None = None
@@ -87,6 +156,7 @@ class Vault:
         if not self._checked:
             await self.check_keys()
         self.writes += 1
+        self._changed(key)
         try:
             return await self.store.put(
                 key, self.keys.seal(key, encode(record)), expires_at=expires_at, expect=expect
@@ -95,16 +165,21 @@ class Vault:
             raise
         except StoreError as error:
             _unavailable(error)
+        finally:
+            self._changed(key)
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         """Delete. Raises `Conflict`, or `GateError` 503."""
         self.writes += 1
+        self._changed(key)
         try:
             return await self.store.delete(key, expect=expect)
         except Conflict:
             raise
         except StoreError as error:
             _unavailable(error)
+        finally:
+            self._changed(key)
 
     async def users(self) -> AsyncIterator[User]:
         """Every user that can be opened; one that cannot is logged and passed over."""
@@ -165,19 +240,23 @@ class Vault:
         # Another thread may have emptied it meanwhile.
         if self._users:
             try:
-                self._users.popitem(last=False)
+                _, found = self._users.popitem(last=False)
             except KeyError:
                 return
+            found.stamp, found.until = None, 0.0
 
     def hash_key(self, purpose: str, value: str) -> str:
-        """The keyed hash of `value`, as a record's key is spelt (hex)."""
-        return self.keys.hash(purpose, value.encode("utf-8", "surrogatepass")).hex()
+        """The keyed hash of `value`, as a record's key is spelt."""
+        return spelt(self.keys.hash(purpose, value.encode("utf-8", "surrogatepass")))
 
     def hash_keys(self, purpose: str, value: str) -> list[str]:
-        """The same under every secret, the one that is written first."""
-        return [
-            digest.hex() for digest in self.keys.hashes(purpose, value.encode("utf-8", "surrogatepass"))
-        ]
+        """The same under every secret, in the order of a look-up: the one that is written comes last.
+
+        `oauthgate keys rotate` copies a record there before it removes the old one, so in this order
+        nobody misses it under both.
+        """
+        digests = self.keys.hashes(purpose, value.encode("utf-8", "surrogatepass"))
+        return [spelt(digest) for digest in reversed(digests)]
 
     def __repr__(self) -> str:
         return f"Vault({self.store!r})"

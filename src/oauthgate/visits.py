@@ -29,26 +29,30 @@ class Visit:
     bearer: bool
 
 
+class Place:
+    """What the visitors of one gate have in common."""
+
+    __slots__ = ("keys", "mount", "prefix", "providers")
+
+    def __init__(self, keys: Keys, providers: Container[str], prefix: str, mount: str | None) -> None:
+        self.keys = keys
+        self.providers = providers
+        self.prefix = prefix
+        #: The path that the site is mounted below, where that is configured.
+        self.mount = mount
+
+
 class Visitor:
     """The visitor of a request, for its handler: `request.state.oauth`."""
 
-    __slots__ = ("_keys", "_mount", "_path", "_prefix", "_providers", "_query", "_visit")
+    __slots__ = ("_mount", "_path", "_place", "_query", "_visit")
 
     def __init__(
-        self,
-        visit: Visit | None,
-        *,
-        keys: Keys,
-        providers: Container[str],
-        prefix: str,
-        mount: str,
-        path: str,
-        query: str,
+        self, place: Place, visit: Visit | None, mount: str, path: str, query: bytes | str
     ) -> None:
+        # Made for every request of the application, so nothing is worked out here.
+        self._place = place
         self._visit = visit
-        self._keys = keys
-        self._providers = providers
-        self._prefix = prefix
         self._mount = mount
         self._path = path
         self._query = query
@@ -82,7 +86,7 @@ class Visitor:
         """What a form of the application's that posts to the gate carries as `csrf_token`."""
         if self._visit is None:
             return None
-        return sessions.csrf_token(self._keys, self._visit.session)
+        return sessions.csrf_token(self._place.keys, self._visit.session)
 
     def login_url(self, provider: str, next: str | None = None, **carry: str) -> str:
         """The path that signs in with `provider` and returns to `next`, or to this page.
@@ -98,14 +102,19 @@ class Visitor:
     @property
     def account_url(self) -> str:
         """The path of the account page."""
-        return f"{self._mount}{self._prefix}/"
+        return f"{self._below()}/"
 
     def _url(self, provider: str, route: str, next: str | None, carry: dict[str, str]) -> str:
-        if provider not in self._providers:
+        place = self._place
+        if provider not in place.providers:
             raise UnknownProvider(f"no provider {provider!r} is configured")
-        target = next if next is not None else page_target(self._path, self._query, self._prefix)
-        query = urlencode({"next": target, **carry})
-        return f"{self._mount}{self._prefix}/{provider}/{route}?{query}"
+        query = self._query.decode("latin-1") if isinstance(self._query, bytes) else self._query
+        target = next if next is not None else page_target(self._path, query, place.prefix)
+        return f"{self._below()}/{provider}/{route}?{urlencode({'next': target, **carry})}"
+
+    def _below(self) -> str:
+        place = self._place
+        return f"{self._mount if place.mount is None else place.mount}{place.prefix}"
 
 
 def page_target(path: str, query: str, prefix: str) -> str:

@@ -24,7 +24,7 @@ from .router import handle
 from .services import Services
 from .sessions import parse_ticket
 from .stepping import run
-from .visits import Visit
+from .visits import Visit, Visitor
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -53,7 +53,9 @@ class WSGIGate:
         self._prefix = self.gate.config.prefix
         self._below = self._prefix + "/"
         self._marker = self.gate.config.cookie + "="
-        self._anonymous: Services[SyncService] = self.gate.services(SyncService, None)
+        self._cookies = {scheme: self.gate.cookie_name(scheme) for scheme in ("http", "https")}
+        self._source = self.gate.source(SyncService)
+        self._anonymous = Services(self._source)
 
     def __repr__(self) -> str:
         return f"WSGIGate({self.gate!r})"
@@ -63,10 +65,22 @@ class WSGIGate:
         if path.startswith(self._prefix) and (path == self._prefix or path.startswith(self._below)):
             request = make_request(environ, path[len(self._prefix) :] or "/")
             return send_response(run(handle(self.gate, request, _mount(environ))), start_response)
-        try:
-            self._enter(environ, self._visit(environ), path)
-        except GateError as error:
-            return send_response(self.answer(environ, error), start_response)
+        # From here to the application's call is what every request pays: see docs/performance.md.
+        visit = None
+        if "HTTP_COOKIE" in environ or "HTTP_AUTHORIZATION" in environ:
+            try:
+                visit = self._visit(environ)
+            except GateError as error:
+                return send_response(self.answer(environ, error), start_response)
+        environ[SERVICES] = self._anonymous if visit is None else Services(self._source, visit.user)
+        environ[VISITOR] = Visitor(
+            self.gate.place,
+            visit,
+            _mount(environ),
+            path if path.isascii() else _decoded(path),
+            environ.get("QUERY_STRING", ""),
+        )
+        environ[GATE] = self
         try:
             result = self.app(environ, start_response)
             if isinstance(result, GeneratorType):
@@ -78,25 +92,23 @@ class WSGIGate:
 
     def _visit(self, environ: Environ) -> Visit | None:
         """Who a request comes from; None, and nothing read, when it carries nothing of ours."""
+        gate = self.gate
         authorization: str | None = environ.get("HTTP_AUTHORIZATION")
         if authorization is not None:
             kind, _, token = authorization.partition(" ")
             ticket = parse_ticket(token.strip()) if kind.lower() == "bearer" else None
             if ticket is not None:
-                return run(self.gate.visit(ticket, bearer=True))
+                return gate.recall(ticket.value, True) or run(gate.visit(ticket, True))
         cookies: str | None = environ.get("HTTP_COOKIE")
         if cookies is None or self._marker not in cookies:
             return None
-        name = self.gate.cookie_name(environ.get("wsgi.url_scheme", "http"))
-        ticket = parse_ticket(find([cookies], name))
-        return run(self.gate.visit(ticket, bearer=False)) if ticket else None
-
-    def _enter(self, environ: Environ, visit: Visit | None, path: str) -> None:
-        environ[SERVICES] = self._anonymous if visit is None else self.gate.services(SyncService, visit)
-        environ[VISITOR] = self.gate.visitor(
-            visit, _mount(environ), _decoded(path), environ.get("QUERY_STRING", "")
-        )
-        environ[GATE] = self
+        text = find([cookies], self._cookies[environ.get("wsgi.url_scheme", "http")])
+        if text is not None and not (gate.vault.near and gate.after_change in cookies):
+            visit = gate.recall(text, False)
+            if visit is not None:
+                return visit
+        ticket = parse_ticket(text)
+        return run(gate.visit(ticket, False)) if ticket is not None else None
 
     def answer(self, environ: Environ, error: NotLinked | GateError | RefreshFailed) -> Response:
         """The answer for an exception of ours that came out of the application."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from oauthgate.testing import LocalProvider, running
+from tests.flows.steps import Clock
 from tests.support import KINDS, Kind, SiteUnderTest, make_config, make_provider, site_under_test
 
 from .steps import SITE, Harness
@@ -85,3 +86,9 @@ def harness(shared_site: SiteUnderTest, provider: LocalProvider) -> Harness:
     yet."""
     shared_site.gate.directory._entries.clear()
     return Harness(shared_site, provider)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The gate's time; the provider keeps its own."""
+    return Clock(monkeypatch)

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 import oauthgate
+from oauthgate.services import Services
 from oauthgate.testing import LocalProvider
 from tests.support import PAGE, SiteUnderTest
 
@@ -89,4 +90,4 @@ def test_a_forged_ask_is_refused(site: SiteUnderTest, browser: httpx2.Client) ->
 def test_an_unknown_provider_is_named(site: SiteUnderTest) -> None:
     """A misspelt service names those that are configured."""
     with pytest.raises(oauthgate.UnknownProvider, match="corp, spotify, twitter"):
-        site.gate.services_of(oauthgate.SyncService, None)["spotfy"]
+        Services(site.gate.source(oauthgate.SyncService))["spotfy"]

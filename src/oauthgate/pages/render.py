@@ -13,15 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PackageLoader,
-    PrefixLoader,
-    StrictUndefined,
-)
-
 from .language import LANGUAGES, language_for, load_messages
 
 STYLESHEET_PATH = "/style.css"  # below the gate's prefix
@@ -59,6 +50,16 @@ class Pages:
         Raises:
             NotADirectoryError: `templates` is not a directory.
         """
+        # Loaded with the first gate, not with the package.
+        from jinja2 import (
+            ChoiceLoader,
+            Environment,
+            FileSystemLoader,
+            PackageLoader,
+            PrefixLoader,
+            StrictUndefined,
+        )
+
         ours = PackageLoader(__package__ or "", "templates")
         if templates is not None and not Path(templates).is_dir():
             raise NotADirectoryError(f"templates: expected a directory, found {templates!r}")

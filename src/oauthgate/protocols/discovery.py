@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from joserfc.jwk import Key
 
 from ..errors import GateError
 from ..io import IO
@@ -20,6 +19,9 @@ from ..outbound import Outbound, Redirected, build
 from ..providers import Provider, is_loopback, origin, plain_url
 from ..strict_json import StrictJSONError
 from .jose import read_key_set
+
+if TYPE_CHECKING:
+    from .joserfc_facade import Key
 
 #: Seconds after which metadata and keys are fetched again.
 FRESH = 3600.0

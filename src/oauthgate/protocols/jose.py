@@ -1,4 +1,4 @@
-"""Signed tokens (JWS, RFC 7515; JWT, RFC 7519; hardened as RFC 8725 says): the only import of joserfc.
+"""Signed tokens (JWS, RFC 7515; JWT, RFC 7519; hardened as RFC 8725 says).
 
 Which algorithm may have signed comes from the configuration, never from the token; which key, from
 the provider's own key set or the client secret, never from the token's header.
@@ -10,13 +10,12 @@ import base64
 import re
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
-
-from joserfc import jws, jwt
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey, import_key
+from typing import TYPE_CHECKING, Any
 
 from .. import strict_json
+
+if TYPE_CHECKING:
+    from .joserfc_facade import Key
 
 #: Characters of a token that are looked at; a larger one is refused unread.
 MAX_TOKEN = 64 * 1024
@@ -51,28 +50,14 @@ class Verified:
     claims: dict[str, Any] = field(repr=False)
 
 
-class _Registry(jws.JWSRegistry):
-    """One algorithm, and headers as RFC 7515 section 4 says: members that nobody knows are ignored.
-
-    joserfc warns of the name EdDSA, which RFC 9864 deprecates and providers sign with; the choice is
-    the configuration's, and a warning is no place to make it.
-    """
-
-    def __init__(self, algorithms: list[str]) -> None:
-        super().__init__(algorithms=algorithms, strict_check_header=False)
-
-    def get_alg(self, name: str) -> Any:  # noqa: ANN401 - joserfc does not export the type
-        if name not in (self.allowed or ()) or name not in self.algorithms:
-            raise UnsupportedAlgorithmError("not the configured algorithm")
-        return self.algorithms[name]
-
-
 def read_key_set(document: dict[str, Any]) -> list[Key]:
     """The usable signing keys of a JWK Set (RFC 7517 section 5).
 
     Symmetric keys, encryption keys and RSA keys under 2048 bits are left out: a public document must
     not be able to introduce any of them.
     """
+    from .joserfc_facade import JoseError, RSAKey, import_key
+
     keys: list[Key] = []
     entries = document.get("keys")
     if not isinstance(entries, list):
@@ -117,6 +102,8 @@ def verify(token: str, algorithms: list[str], keys: list[Key], secret: str = "")
     `keys` are the provider's, `secret` the client secret for the HS family. Raises `TokenRefused`;
     `UnknownKey` when none of the keys could have signed.
     """
+    from .joserfc_facade import JoseError, Registry, jws
+
     header = header_of(token)
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in algorithms or algorithm not in ALGORITHMS:
@@ -130,7 +117,7 @@ def verify(token: str, algorithms: list[str], keys: list[Key], secret: str = "")
         raise UnknownKey("no key of the provider's key set fits the token")
     for key in candidates:
         try:
-            signed = jws.deserialize_compact(token, key, registry=_Registry(algorithms=[algorithm]))
+            signed = jws.deserialize_compact(token, key, registry=Registry(algorithm))
         except (JoseError, ValueError, TypeError):
             continue
         return Verified(header, _claims(signed.payload))
@@ -140,6 +127,8 @@ def verify(token: str, algorithms: list[str], keys: list[Key], secret: str = "")
 
 
 def _candidates(algorithm: str, kid: str | None, keys: list[Key], secret: str) -> list[Key]:
+    from .joserfc_facade import OctKey
+
     family = _FAMILIES[algorithm]
     if family == "oct":
         return [OctKey.import_key(secret)] if secret else []
@@ -154,6 +143,8 @@ def _candidates(algorithm: str, kid: str | None, keys: list[Key], secret: str) -
 
 
 def _family(key: Key) -> str:
+    from .joserfc_facade import ECKey, OKPKey, RSAKey
+
     if isinstance(key, RSAKey):
         return "RSA"
     if isinstance(key, ECKey):
@@ -189,6 +180,8 @@ def half_hash(value: str, algorithm: str) -> str | None:
 
 def load_signing_key(pem: str) -> Key:
     """A private key in PEM. Raises `ValueError`."""
+    from .joserfc_facade import ECKey, JoseError, OKPKey, RSAKey
+
     for kind in (RSAKey, ECKey, OKPKey):
         try:
             return kind.import_key(pem)
@@ -206,6 +199,8 @@ def algorithm_for(key: Key) -> str:
 
 def sign(claims: dict[str, Any], key_or_secret: Key | str, algorithm: str, kid: str = "") -> str:
     """A compact JWT of these claims."""
+    from .joserfc_facade import OctKey, Registry, jwt
+
     key = OctKey.import_key(key_or_secret) if isinstance(key_or_secret, str) else key_or_secret
     header = {"alg": algorithm, **({"kid": kid} if kid else {})}
-    return jwt.encode(header, claims, key, registry=_Registry(algorithms=[algorithm]))
+    return jwt.encode(header, claims, key, registry=Registry(algorithm))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import httpx2
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from ..errors import GateError
 from ..outbound import Answer, Outbound, build
@@ -16,6 +16,9 @@ from ..records import Token
 from ..strict_json import StrictJSONError
 from .oauth1_signature import Pairs, decode_pairs, load_private_key, signed_header
 from .tokens import TokenAnswer, TokenError, misbehaved, usable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -11,15 +11,20 @@ import hashlib
 import hmac
 import itertools
 import os
+import re
 import time
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, urlsplit
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus, urlsplit
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 Pairs = list[tuple[str, str]]
+
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
+_RESERVED = re.compile(r"[^A-Za-z0-9._~-]")
 
 _counter = itertools.count()
 _process = (0, "")
@@ -27,43 +32,81 @@ _process = (0, "")
 
 def escape(text: str) -> str:
     """Percent-encode as section 3.6 says: everything but letters, digits and `-._~`."""
+    # Most of what is signed needs nothing, and `quote` would look at it byte by byte.
+    if _UNRESERVED.fullmatch(text):
+        return text
+    if text.isascii():
+        return _RESERVED.sub(_percent, text)
     return quote(text, safe="~", encoding="utf-8")
+
+
+def _percent(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
 
 
 def decode_pairs(query: str) -> Pairs:
     """Name-value pairs of a query or form body, as section 3.4.1.3.1 decodes them (`+` is a space)."""
-    return parse_qsl(query, keep_blank_values=True, encoding="utf-8", errors="surrogateescape")
+    pairs = []
+    for field in query.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            pairs.append((_decode(name), _decode(value)))
+    return pairs
+
+
+def _decode(text: str) -> str:
+    return unquote_plus(text, "utf-8", "surrogateescape") if "%" in text or "+" in text else text
 
 
 def base_string_uri(url: str) -> str:
     """Scheme, authority and path (section 3.4.1.2): lower case, no default port, no query."""
     parts = urlsplit(url)
-    scheme = parts.scheme.lower()
+    return f"{_origin(parts.scheme, parts.netloc)}{parts.path or '/'}"
+
+
+@lru_cache(maxsize=256)
+def _origin(scheme: str, netloc: str) -> str:
+    parts = urlsplit(f"{scheme}://{netloc}")
     host = (parts.hostname or "").lower()
     if ":" in host:
         host = f"[{host}]"
-    default = {"http": 80, "https": 443}.get(scheme)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
     if parts.port is not None and parts.port != default:
         host = f"{host}:{parts.port}"
-    return f"{scheme}://{host}{parts.path or '/'}"
+    return f"{parts.scheme}://{host}"
 
 
 def normalize(pairs: Iterable[tuple[str, str]]) -> str:
     """Parameters encoded, sorted by encoded name then value, and joined (section 3.4.1.3.2)."""
-    encoded = sorted((_escape_bytes(name), _escape_bytes(value)) for name, value in pairs)
-    return "&".join(f"{name}={value}" for name, value in encoded)
+    return _joined(_encoded(pairs))
+
+
+def _encoded(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    return [(_escape_bytes(name), _escape_bytes(value)) for name, value in pairs]
+
+
+def _joined(encoded: Pairs) -> str:
+    return "&".join([f"{name}={value}" for name, value in sorted(encoded)])
 
 
 def _escape_bytes(text: str) -> str:
     # Bytes that are not UTF-8 were kept as surrogates, so that they are signed as they are sent.
+    if text.isascii():
+        return escape(text)
     return quote(text.encode("utf-8", "surrogateescape"), safe="~")
 
 
 def signature_base_string(method: str, url: str, pairs: Iterable[tuple[str, str]]) -> str:
     """The text that is signed (section 3.4.1.1). `pairs` are the body's and the protocol's
     parameters; those of the query are taken from `url`."""
-    every = [*decode_pairs(urlsplit(url).query), *pairs]
-    return "&".join((escape(method.upper()), escape(base_string_uri(url)), escape(normalize(every))))
+    return _base_string(method, url, _encoded(pairs))
+
+
+def _base_string(method: str, url: str, encoded: Pairs) -> str:
+    every = [*_encoded(decode_pairs(urlsplit(url).query)), *encoded]
+    # What is encoded already holds three characters that are to be encoded once more.
+    twice = _joined(every).replace("%", "%25").replace("=", "%3D").replace("&", "%26")
+    return f"{escape(method.upper())}&{escape(base_string_uri(url))}&{twice}"
 
 
 def sign(
@@ -86,6 +129,9 @@ def sign(
     elif signature_method == "RSA-SHA1":
         if private_key is None:
             raise ValueError("RSA-SHA1 needs a private key")
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import padding
+
         digest = private_key.sign(text, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - the RFC's
     else:
         raise ValueError(f"unknown signature method {signature_method}")
@@ -94,6 +140,9 @@ def sign(
 
 def load_private_key(pem: str) -> RSAPrivateKey:
     """An RSA key in PEM. Raises `ValueError` when it is not one."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError):
@@ -140,8 +189,12 @@ def protocol_parameters(
 
 def authorization_header(pairs: Pairs, realm: str = "") -> str:
     """The `Authorization` header (section 3.5.1)."""
+    return _header([(escape(name), escape(value)) for name, value in pairs], realm)
+
+
+def _header(encoded: Pairs, realm: str) -> str:
     fields = [f'realm="{realm}"'] if realm else []
-    fields.extend(f'{escape(name)}="{escape(value)}"' for name, value in pairs)
+    fields.extend([f'{name}="{value}"' for name, value in encoded])
     return "OAuth " + ", ".join(fields)
 
 
@@ -174,12 +227,13 @@ def signed_header(
         nonce_value=nonce_value,
         extra=extra,
     )
+    encoded = _encoded(pairs)
     signature = sign(
         signature_method,
-        signature_base_string(method, url, [*body_pairs, *pairs]),
+        _base_string(method, url, [*_encoded(body_pairs), *encoded]),
         client_secret=client_secret,
         token_secret=token_secret,
         private_key=private_key,
     )
-    pairs.append(("oauth_signature", signature))
-    return authorization_header(pairs, realm)
+    encoded.append(("oauth_signature", escape(signature)))
+    return _header(encoded, realm)

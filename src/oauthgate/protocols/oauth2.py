@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
+
+import httpx2
 
 from ..errors import GateError
 from ..io import Heartbeat
 from ..outbound import Outbound, build
 from ..providers import Provider, fill, origin
 from ..records import Token
-from . import client_auth
+from . import client_auth, dpop
 from .authlib_facade import authorization_url as build_authorization_url
 from .authlib_facade import code_challenge
 from .tokens import TokenAnswer, TokenError, read_token
@@ -26,12 +29,14 @@ def authorization_url(
     code_verifier: str,
     scope: list[str],
     nonce: str = "",
+    dpop_jkt: str = "",
     extra: dict[str, str] | None = None,
 ) -> str:
     """The authorization request (RFC 6749 section 4.1.1) with its PKCE challenge, always S256.
 
-    `extra` holds parameters of this one request; neither they nor the provider's own can take the
-    place of a protocol parameter.
+    `dpop_jkt` binds the code to a key as well (RFC 9449 section 10), so that who has code and verifier
+    still cannot redeem it. `extra` holds parameters of this one request; neither they nor the
+    provider's own can take the place of a protocol parameter.
     """
     parameters = {**provider.authorization_params, **(extra or {})}
     parameters.update(code_challenge=code_challenge(code_verifier), code_challenge_method="S256")
@@ -39,6 +44,8 @@ def authorization_url(
         parameters["scope"] = provider.scope_delimiter.join(scope)
     if nonce:
         parameters["nonce"] = nonce
+    if dpop_jkt:
+        parameters["dpop_jkt"] = dpop_jkt
     if provider.max_age is not None:
         parameters["max_age"] = str(provider.max_age)
     if provider.response_mode != "query":
@@ -102,8 +109,10 @@ async def redeem_code(
     redirect_uri: str,
     state: str,
     now: float,
+    dpop_key: str = "",
 ) -> TokenAnswer:
-    """The token request for a code (RFC 6749 section 4.1.3). Sent once, whatever comes back."""
+    """The token request for a code (RFC 6749 section 4.1.3). Sent once, whatever comes back, but for a
+    server that first wants its nonce in the proof of `dpop_key`."""
     form = {
         "grant_type": "authorization_code",
         "code": code,
@@ -112,7 +121,8 @@ async def redeem_code(
     }
     values = {"state": state, "code": code, "redirect_uri": redirect_uri}
     form.update({name: fill(value, values) for name, value in provider.token_params.items()})
-    return await _token_request(outbound, provider, provider.token_endpoint, form, now)
+    key = dpop_key or (dpop.new_key() if provider.dpop else "")  # a flow from before dpop was set
+    return await _token_request(outbound, provider, provider.token_endpoint, form, now, key)
 
 
 async def refresh(
@@ -126,7 +136,7 @@ async def refresh(
     form = {"grant_type": "refresh_token", "refresh_token": token.refresh_token}
     form.update(provider.refresh_params)
     endpoint = provider.refresh_endpoint or provider.token_endpoint
-    return await _token_request(outbound, provider, endpoint, form, now, heartbeat)
+    return await _token_request(outbound, provider, endpoint, form, now, token.dpop_key, heartbeat)
 
 
 async def _token_request(
@@ -135,19 +145,30 @@ async def _token_request(
     endpoint: str,
     form: dict[str, str],
     now: float,
+    dpop_key: str,
     heartbeat: Heartbeat | None = None,
 ) -> TokenAnswer:
-    headers: dict[str, str] = {}
+    def request() -> httpx2.Request:
+        return _build_token_request(provider, endpoint, form)
+
+    if dpop_key:
+        answer = await dpop.exchange(
+            outbound, provider, request, key=dpop_key, server="authorization", heartbeat=heartbeat
+        )
+    else:
+        answer = await outbound.send(provider, request(), heartbeat=heartbeat)
+    return read_token(provider, answer, now, dpop_key)
+
+
+def _build_token_request(provider: Provider, endpoint: str, form: dict[str, str]) -> httpx2.Request:
+    form, headers = dict(form), dict[str, str]()
     client_auth.apply(provider, form, headers, provider.issuer or endpoint)
     renamed = {provider.parameter_names.get(name, name): value for name, value in form.items()}
     if provider.token_method == "GET":  # noqa: S105
-        request = build("GET", endpoint, params=renamed, headers=headers)
-    elif provider.token_body == "json":  # noqa: S105
-        request = build("POST", endpoint, json=renamed, headers=headers)
-    else:
-        request = build("POST", endpoint, form=renamed, headers=headers)
-    answer = await outbound.send(provider, request, heartbeat=heartbeat)
-    return read_token(provider, answer, now)
+        return build("GET", endpoint, params=renamed, headers=headers)
+    if provider.token_body == "json":  # noqa: S105
+        return build("POST", endpoint, json=renamed, headers=headers)
+    return build("POST", endpoint, form=renamed, headers=headers)
 
 
 def can_revoke(provider: Provider) -> bool:
@@ -179,11 +200,14 @@ async def revoke(outbound: Outbound, provider: Provider, token: Token) -> bool:
             client_auth.apply(provider, form, headers, provider.issuer or provider.token_endpoint)
         elif way.auth == "basic":
             headers["Authorization"] = client_auth.basic(provider)
-        elif way.auth == "token" and provider.protocol != "oauth1":
-            headers[provider.token_header] = f"{provider.token_scheme} {token.access_token}".strip()
         body = {way.body: form} if way.method != "GET" else {"params": form}
+        make = partial(build, way.method, provider.revocation_endpoint, headers=headers, **body)  # type: ignore[arg-type] # keyed by a checked Literal
         try:
-            request = build(way.method, provider.revocation_endpoint, headers=headers, **body)  # type: ignore[arg-type] # keyed by a checked Literal
+            if way.auth == "token" and provider.protocol != "oauth1":
+                answer = await dpop.call(outbound, provider, make, token, REVOCATION_DEADLINE)
+                done = done and answer.ok
+                continue
+            request = make()
             if provider.protocol == "oauth1":
                 authorize(provider, request, token=token.access_token, token_secret=token.token_secret)
             answer = await outbound.send(provider, request, deadline=REVOCATION_DEADLINE)

@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 from ..errors import GateError
 from ..outbound import Outbound, build
 from ..providers import Provider, fill, placeholders_in
+from ..records import Token
 from ..strict_json import StrictJSONError
-from . import jose
+from . import dpop, jose
 from .client_auth import client_secret
 from .discovery import Directory
 from .paths import account_id
@@ -179,16 +180,13 @@ async def user_information(
     directory: Directory,
     outbound: Outbound,
     provider: Provider,
-    access_token: str,
+    token: Token,
     subject: str,
 ) -> dict[str, Any]:
     """The user information of the same subject (section 5.3). Raises `GateError` 502."""
-    request = build(
-        provider.profile_method,
-        provider.userinfo_endpoint,
-        headers={provider.token_header: f"{provider.token_scheme} {access_token}".strip()},
+    answer = await dpop.call(
+        outbound, provider, lambda: build(provider.profile_method, provider.userinfo_endpoint), token
     )
-    answer = await outbound.send(provider, request)
     if not answer.ok:
         raise misbehaved(provider, f"the user information answered with status {answer.status}")
     content_type = str(answer.headers.get("content-type", "")).partition(";")[0].strip().lower()

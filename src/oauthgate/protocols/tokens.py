@@ -22,6 +22,12 @@ MAX_TOKEN = 32 * 1024
 #: Seconds; a lifetime beyond is as good as unknown.
 MAX_LIFETIME = 10 * 366 * 86400
 _VISIBLE = re.compile(r"[\x20-\x7e]+")
+#: What is to be looked at, for errors whose cause is seldom the provider (RFC 9449 sections 5 and 8).
+_CAUSES = {
+    "invalid_dpop_proof": ": is dpop = true in its table, and is this machine's clock right?",
+    "use_dpop_nonce": ": it wants a DPoP nonce, and did not take the one that it gave; is dpop = true "
+    "in its table?",
+}
 _ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -33,7 +39,8 @@ class TokenError(GateError):
         super().__init__(
             "provider_unavailable" if later else "provider_misbehaved",
             f"{provider.title} refused the token request (status {status}"
-            + (f", {error})" if error else ")"),
+            + (f", {error})" if error else ")")
+            + _CAUSES.get(error, ""),
             provider=provider.name,
         )
         self.error = error
@@ -84,8 +91,9 @@ def _parse(provider: Provider, answer: Answer) -> dict[str, Any]:
         raise
 
 
-def read_token(provider: Provider, answer: Answer, now: float) -> TokenAnswer:
-    """The token of an OAuth 2 token answer (RFC 6749 section 5.1). Raises `GateError`."""
+def read_token(provider: Provider, answer: Answer, now: float, dpop_key: str = "") -> TokenAnswer:
+    """The token of an OAuth 2 token answer (RFC 6749 section 5.1), bound to `dpop_key` where the request
+    had a proof of it. Raises `GateError`."""
     fields = read_answer(provider, answer)
 
     def get(name: str) -> object:
@@ -95,9 +103,7 @@ def read_token(provider: Provider, answer: Answer, now: float) -> TokenAnswer:
     access_token = get("access_token")
     if not usable(access_token):
         raise misbehaved(provider, "the token answer has no usable access_token")
-    token_type = get("token_type")
-    if provider.token_type_check and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
-        raise misbehaved(provider, "the token answer's token_type is not Bearer")
+    _check_type(provider, get("token_type"), bound=bool(dpop_key))
     refresh_token = get("refresh_token")
     id_token = get("id_token")
     lifetime = seconds(get("expires_in"))
@@ -107,8 +113,23 @@ def read_token(provider: Provider, answer: Answer, now: float) -> TokenAnswer:
         id_token=id_token if isinstance(id_token, str) else "",
         expires_at=None if lifetime is None else now + lifetime,
         received_at=now,
+        token_type="DPoP" if dpop_key else "Bearer",
+        dpop_key=dpop_key,
     )
     return TokenAnswer(token, granted(provider, get("scope")), fields)
+
+
+def _check_type(provider: Provider, value: object, *, bound: bool) -> None:
+    """Refuse a token of a type that we would not use as such; types have no case."""
+    found = value.lower() if isinstance(value, str) else ""
+    if bound and found != "dpop":
+        # Anybody who reads such a token could use it, which is what the key is to prevent
+        # (RFC 9449 section 5).
+        raise misbehaved(provider, "the token answer's token_type is not DPoP, which was asked for")
+    if not bound and found == "dpop":
+        raise misbehaved(provider, "the token is bound to a key (token_type DPoP) that was not sent")
+    if not bound and provider.token_type_check and found != "bearer":
+        raise misbehaved(provider, "the token answer's token_type is not Bearer")
 
 
 def usable(value: object) -> bool:

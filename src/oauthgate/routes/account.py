@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 from ..answers import json_answer, redirect
 from ..errors import GateError
 from ..messages import Response
-from ..protocols import oauth2
 from ..providers import Provider
 from ..records import Link
+from ..revoking import revoke
 from ..visits import Visit
 from .context import Context
 
@@ -112,7 +112,8 @@ async def unlink(context: Context, name: str) -> Response:
     link = _chosen(visit, provider, fields.get("account_id"))
     # Deleted first: a provider that is slow or down must not keep a link alive here.
     removed = await context.gate.accounts.detach(visit.user.id, name, link.account_id)
-    revoked = await _revoke(context, provider, removed or link)
+    gate = context.gate
+    revoked = await revoke(gate.outbound, gate.directory, provider, removed or link)
     if context.navigation:
         key = {True: "unlinked", False: "unlinked_revoke_failed", None: "unlinked_no_revocation"}
         query = urlencode({"message": key[revoked]})
@@ -161,14 +162,3 @@ def _chosen(visit: Visit, provider: Provider, account_id: str | None) -> Link:
             f"several accounts of {provider.title} are linked: say which one in account_id",
         )
     return links[0]
-
-
-async def _revoke(context: Context, provider: Provider, link: Link) -> bool | None:
-    """Whether the provider agreed; None where it offers no way to revoke."""
-    try:
-        complete = await context.gate.directory.complete(provider)
-    except GateError:
-        return False
-    if not oauth2.can_revoke(complete):
-        return None
-    return await oauth2.revoke(context.gate.outbound, complete, link.token)

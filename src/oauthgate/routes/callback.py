@@ -136,6 +136,9 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
     visit = await context.visit()
     _check_binding(flow, visit)
     marker = f"flow-used/{context.gate.vault.hash_key('flow', flow.state)}"
+    older = await _used(context, flow.state) if context.gate.keys.several else None
+    if older is not None and older[0] != marker:
+        return await _second_delivery(context, flow, older[0])
     try:
         await context.gate.vault.put(
             marker, UsedFlow(), expect=ABSENT, expires_at=time.time() + LIFETIME
@@ -254,6 +257,7 @@ async def _redeem(
             redirect_uri=flow.redirect_uri,
             state=flow.state,
             now=now,
+            dpop_key=flow.dpop_key,
         )
         if provider.callback_profile and provider.callback_profile in values:
             posted = {"raw": values[provider.callback_profile]}
@@ -322,14 +326,22 @@ async def _without_flow(context: Context, state: str | None) -> Response:
     """No flow of this browser: a reload or the back button after success, or something made up."""
     ticket, _ = context.ticket()
     if state and len(state) <= 2048 and ticket is not None:
-        marker = f"flow-used/{context.gate.vault.hash_key('flow', state)}"
-        found = await context.gate.vault.get(UsedFlow, marker)
-        if found is not None and found[0].done:
-            return await _replay(context, found[0])
+        found = await _used(context, state)
+        if found is not None and found[1].done:
+            return await _replay(context, found[1])
     raise GateError(
         "flow_not_found",
         "this sign-in was not started in this browser, is finished, or its cookie was blocked",
     )
+
+
+async def _used(context: Context, state: str) -> tuple[str, UsedFlow] | None:
+    """A used flow's marker and its key, under whichever secret it was written."""
+    for digest in context.gate.vault.hash_keys("flow", state):
+        found = await context.gate.vault.get(UsedFlow, f"flow-used/{digest}")
+        if found is not None:
+            return f"flow-used/{digest}", found[0]
+    return None
 
 
 async def _replay(context: Context, used: UsedFlow) -> Response:

@@ -80,11 +80,11 @@ async def _begin_once(context: Context, provider: Provider, jti: str) -> str:
 
     A token whose sessions could not be ended, because the store failed in between, may come again.
     """
-    key = "flow-used/" + context.gate.vault.hash_key("jti", f"{provider.identity}\x00{jti}")
-    found = await context.gate.vault.get(UsedFlow, key)
-    if found is not None and found[0].done:
-        raise GateError("invalid_request", "the logout token was used before")
-    return key
+    for digest in context.gate.vault.hash_keys("jti", f"{provider.identity}\x00{jti}"):
+        found = await context.gate.vault.get(UsedFlow, f"flow-used/{digest}")
+        if found is not None and found[0].done:
+            raise GateError("invalid_request", "the logout token was used before")
+    return f"flow-used/{digest}"  # the last is the one that is written
 
 
 async def _done(context: Context, key: str) -> None:

@@ -11,7 +11,7 @@ from ..asks import open_ask
 from ..errors import GateError
 from ..flows import LIFETIME, Flow, random_value
 from ..messages import Response, parse_parameters, single
-from ..protocols import oauth1, oauth2
+from ..protocols import dpop, oauth1, oauth2
 from ..providers import Provider
 from ..targets import safe_target
 from ..visits import Visit
@@ -162,6 +162,7 @@ async def _prepare(
     complete = await gate.directory.complete(provider)
     scope = _scope(complete, missing or [], visit)
     state, secret, nonce = random_value(), random_value(), ""
+    dpop_key = dpop.new_key() if complete.dpop else ""
     if complete.protocol == "oauth1":
         credentials = await oauth1.temporary_credentials(gate.outbound, complete, redirect_uri)
         state, secret = credentials.token, credentials.secret
@@ -176,6 +177,7 @@ async def _prepare(
             code_verifier=secret,
             scope=scope,
             nonce=nonce,
+            dpop_jkt=dpop.ProofKey(dpop_key).jkt if dpop_key else "",
             extra=extra,
         )
     flow = Flow(
@@ -193,6 +195,7 @@ async def _prepare(
         scope=scope,
         then=then,
         carry=carry or {},
+        dpop_key=dpop_key,
     )
     return location, flow, complete
 

@@ -1,7 +1,8 @@
-"""Who calls the API: a bearer token or an OAuth 1.0a signature.
+"""Who calls the API: a bearer token, a DPoP-bound one, or an OAuth 1.0a signature.
 
-Owns: RFC 6750 (token in the header only; challenges of section 3) and the choice between the
-two protocols. A token in the query is refused by name (RFC 9700 section 4.3.2).
+Owns: RFC 6750 (token in the header only; challenges of section 3), tokens bound to a key (RFC 9449
+section 7), and the choice between the two protocols. A token in the query is refused by name
+(RFC 9700 section 4.3.2).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from starlette.responses import JSONResponse
 
+from . import dpop
 from .core import Core
 from .messages import NO_STORE, Message, Refusal
 from .models import Account
@@ -60,13 +62,26 @@ def bearer(core: Core, message: Message, scope: str | None) -> AccessToken:
     scheme, _, value = (message.header("authorization") or "").partition(" ")
     if not scheme:
         raise _challenge(core, 401, None, "send an access token")
-    if scheme.lower() != "bearer" or not TOKEN.fullmatch(value.strip()):
+    held: AccessToken | None
+    if core.dpop and scheme.lower() == "dpop":
+        held = _bound(core, message, value.strip())
+    elif scheme.lower() != "bearer" or not TOKEN.fullmatch(value.strip()):
         raise _challenge(core, 401, "invalid_token", "this is not a bearer token")
-    held = active(core, value.strip())
-    if held is None:
-        raise _challenge(core, 401, "invalid_token", "unknown, expired or revoked")
+    else:
+        held = active(core, value.strip())
+        # RFC 9449 section 7.2: a bound token is not to be had without its proof.
+        if held is None or held.jkt is not None:
+            raise _challenge(core, 401, "invalid_token", "unknown, expired, revoked or bound to a key")
     if scope is not None and scope not in held.scope:
         raise _challenge(core, 403, "insufficient_scope", "the token lacks a scope", scope)
+    return held
+
+
+def _bound(core: Core, message: Message, value: str) -> AccessToken:
+    held = active(core, value)
+    if held is None or held.jkt is None:
+        raise dpop.refusal(core, "invalid_token", "unknown, expired, revoked or not bound to a key")
+    dpop.check_call(core, message, value, held.jkt)
     return held
 
 

@@ -66,6 +66,9 @@ class Core:
         timestamp_window: int = 300,
         remember_consent: bool = False,
         auto_approve: str | None = None,
+        dpop: bool = True,
+        dpop_required: bool = False,
+        dpop_nonce_required: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         if id_token_signed_response_alg not in ID_TOKEN_ALGORITHMS:
@@ -97,6 +100,11 @@ class Core:
         self.timestamp_window = timestamp_window
         self.remember_consent = remember_consent
         self.auto_approve = auto_approve
+        self.dpop = dpop
+        self.dpop_required = dpop_required
+        self.dpop_nonce_required = tuple(dpop_nonce_required)
+        self.dpop_scheme = "DPoP"
+        self.dpop_nonces = {server: [self.new_token(16)] for server in ("authorization", "resource")}
         self.clock = clock
         self.faults = Faults()
         self.keys = jose.Keys()
@@ -170,6 +178,13 @@ class Core:
                 if alg in jose.ASYMMETRIC:
                     self.keys.all(alg)
             self.keys.rotate(keep_old=keep_old)
+
+    def rotate_dpop_nonces(self, *, keep_old: bool = False) -> None:
+        """Give out new DPoP nonces from now on; without `keep_old` the former ones are refused."""
+        with self.lock:
+            for nonces in self.dpop_nonces.values():
+                del nonces[: -1 if keep_old else None]
+                nonces.append(self.new_token(16))
 
     def clear(self) -> None:
         """Forget everything but settings, clients, accounts and keys; heal every fault."""

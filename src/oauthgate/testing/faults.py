@@ -104,7 +104,8 @@ class Faults:
     redirect, `tamper_oauth1_response` those of the form-encoded answers of OAuth 1.0a.
     `sign_with` signs ID tokens wrongly: unsigned, with HMAC keyed by the public key, with a
     stranger's key under the right `kid`, or with a key of yours. `omit_kid` drops the `kid`
-    from ID tokens and from the published keys.
+    from ID tokens and from the published keys. `endless_dpop_nonce` names the servers
+    ("authorization", "resource") that take no DPoP nonce, not even the one they gave.
     """
 
     def __init__(self) -> None:
@@ -122,6 +123,7 @@ class Faults:
         self.tamper_oauth1_response: Hook | None = None
         self.sign_with: SignWith | None = None
         self.omit_kid = False
+        self.endless_dpop_nonce: frozenset[str] = frozenset()
 
     def set(
         self,

@@ -96,6 +96,9 @@ def _check(core: Core, sent: Params, client: Client) -> tuple[str, ...]:
             raise _Denied("invalid_request", "code_challenge_method is not S256")
         if not CHALLENGE.fullmatch(challenge):
             raise _Denied("invalid_request", "code_challenge is not an S256 challenge")
+    jkt = sent.get("dpop_jkt")
+    if core.dpop and jkt is not None and not CHALLENGE.fullmatch(jkt):
+        raise _Denied("invalid_request", "dpop_jkt is not a SHA-256 thumbprint")
     prompts = (sent.get("prompt") or "").split()
     if any(prompt not in PROMPTS for prompt in prompts):
         raise _Denied("invalid_request", "unknown prompt")
@@ -174,7 +177,13 @@ def _grant(
     code = core.new_token()
     core.codes.put(
         code,
-        Code(grant, values["redirect_uri"], values.get("code_challenge"), now + core.code_lifetime),
+        Code(
+            grant,
+            values["redirect_uri"],
+            values.get("code_challenge"),
+            now + core.code_lifetime,
+            jkt=values.get("dpop_jkt") if core.dpop else None,
+        ),
     )
     response = _send(core, message, values, {"code": code})
     if key is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse, Response
 
-from . import access, jose, pages
+from . import access, dpop, jose, pages
 from .core import PAGE_LIFETIME, Core
 from .faults import tampered
 from .id_token import claims_for, hint_claims, sign
@@ -51,6 +51,8 @@ def discovery(core: Core, message: Message) -> Response:
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
     }
+    if core.dpop:
+        document["dpop_signing_alg_values_supported"] = list(dpop.ALGORITHMS)
     return JSONResponse(tampered(core.faults.tamper_discovery, document))
 
 

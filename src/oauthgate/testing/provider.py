@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from . import api, id_token, jose, oauth1, oauth2, oidc, pages, tokens
+from . import api, dpop, id_token, jose, oauth1, oauth2, oidc, pages, tokens
 from .core import Core
 from .messages import Message, Refusal, read
 
@@ -73,11 +73,15 @@ class LocalProvider(Core):
         signature_methods, timestamp_window: what OAuth 1.0a accepts; seconds either way.
         remember_consent: answer at once when the signed-in account allowed the same before.
         auto_approve: an account (username) that says yes to everything, without a page.
+        dpop: understand DPoP proofs, and bind tokens to the key of a request that has one.
+        dpop_required: refuse a token request without a proof.
+        dpop_nonce_required: which proofs need this server's nonce: "authorization", "resource".
         clock: seconds since the epoch, as `time.time`.
 
     For tests: `count` and `received(endpoint)`, `faults`, `advance(seconds)`, `withheld_scope`
     (what accounts do not grant though it was asked for), `expire_access_tokens()`,
-    `revoke_all()`, `rotate_keys()`, `sign_jwt()`, `clear()`; settings may be changed at any time.
+    `revoke_all()`, `rotate_keys()`, `rotate_dpop_nonces()`, `sign_jwt()`, `clear()`; settings may be
+    changed at any time.
     """
 
     @functools.cached_property
@@ -150,9 +154,11 @@ class _Endpoint:
             return PlainTextResponse("method not allowed", 405, headers={"Allow": ", ".join(allowed)})
         with self.provider.lock:
             try:
-                return self.handler(self.provider, message)
+                response = self.handler(self.provider, message)
             except Refusal as refusal:
-                return refusal.response
+                response = refusal.response
+            dpop.add_nonce(self.provider, message, response)
+            return response
 
 
 async def _hung_up(receive: Receive, seconds: float) -> bool:

@@ -84,6 +84,7 @@ class Code:
     code_challenge: str | None
     expires_at: float
     used: bool = False
+    jkt: str | None = None  # `dpop_jkt`: the key that must redeem it
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ class AccessToken:
     issued_at: float
     expires_at: float
     revoked: bool = False
+    jkt: str | None = None  # the key that every call must prove
 
 
 @dataclass(slots=True)
@@ -100,6 +102,7 @@ class RefreshToken:
     grant: Grant
     expires_at: float | None = None
     used_at: float | None = None
+    jkt: str | None = None  # a public client's key (RFC 9449 section 5)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from .access import active
 from .client_auth import authenticate, form_params, invalid_client
 from .core import Core
+from .dpop import key_of_token_request
 from .faults import tampered
 from .id_token import id_token
 from .jose import b64
@@ -29,11 +30,12 @@ VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 def token(core: Core, message: Message) -> Response:
     params = form_params(message)
     client = authenticate(core, message, params)
+    jkt = key_of_token_request(core, message)
     grant_type = params.get("grant_type")
     if grant_type == "authorization_code":
-        answer = _redeem(core, message, client, params)
+        answer = _redeem(core, message, client, params, jkt)
     elif grant_type == "refresh_token":
-        answer = _refresh(core, message, client, params)
+        answer = _refresh(core, message, client, params, jkt)
     elif grant_type is None:
         raise oauth2_error("invalid_request", "grant_type is missing")
     else:
@@ -46,7 +48,9 @@ def _invalid_grant(description: str) -> Refusal:
     return oauth2_error("invalid_grant", description)
 
 
-def _redeem(core: Core, message: Message, client: Client, params: Params) -> dict[str, Any]:
+def _redeem(
+    core: Core, message: Message, client: Client, params: Params, jkt: str | None
+) -> dict[str, Any]:
     if not params.get("code"):
         raise oauth2_error("invalid_request", "code is missing")
     if not params.get("redirect_uri"):
@@ -63,11 +67,13 @@ def _redeem(core: Core, message: Message, client: Client, params: Params) -> dic
     if code.redirect_uri != params.get("redirect_uri"):
         raise _invalid_grant("redirect_uri differs from the authorization request's")
     _check_verifier(code.code_challenge, params.get("code_verifier"))
+    if code.jkt not in (None, jkt):
+        raise _invalid_grant("the proof is of another key than dpop_jkt said")
     grant = code.grant
-    answer = _access(core, grant, grant.scope)
+    answer = _access(core, grant, grant.scope, jkt)
     offline = core.refresh_tokens == "offline_access" and "offline_access" in grant.scope
     if core.refresh_tokens == "always" or offline:
-        answer["refresh_token"] = _new_refresh(core, grant)
+        answer["refresh_token"] = _new_refresh(core, grant, client, jkt)
     if "openid" in grant.scope:
         access = answer["access_token"]
         answer["id_token"] = id_token(core, message, client, grant, access, first=True)
@@ -88,12 +94,13 @@ def _check_verifier(challenge: str | None, verifier: str | None) -> None:
         raise _invalid_grant("code_verifier does not fit the code_challenge")
 
 
-def _access(core: Core, grant: Grant, scope: tuple[str, ...]) -> dict[str, Any]:
+def _access(core: Core, grant: Grant, scope: tuple[str, ...], jkt: str | None) -> dict[str, Any]:
     value, now = core.new_token(), core.now()
-    core.access_tokens.put(value, AccessToken(grant, scope, now, now + core.access_token_lifetime))
+    end = now + core.access_token_lifetime
+    core.access_tokens.put(value, AccessToken(grant, scope, now, end, jkt=jkt))
     answer: dict[str, Any] = {
         "access_token": value,
-        "token_type": "Bearer",
+        "token_type": "DPoP" if jkt else "Bearer",
         "expires_in": core.access_token_lifetime,
     }
     if scope:
@@ -101,13 +108,18 @@ def _access(core: Core, grant: Grant, scope: tuple[str, ...]) -> dict[str, Any]:
     return answer
 
 
-def _new_refresh(core: Core, grant: Grant) -> str:
+def _new_refresh(core: Core, grant: Grant, client: Client, jkt: str | None) -> str:
     value, lifetime = core.new_token(), core.refresh_token_lifetime
-    core.refresh_store.put(value, RefreshToken(grant, core.now() + lifetime if lifetime else None))
+    expires_at = core.now() + lifetime if lifetime else None
+    # RFC 9449 section 5: only a public client's; another one is known by its credentials.
+    bound = jkt if client.token_endpoint_auth_method == "none" else None  # noqa: S105 (a method's name)
+    core.refresh_store.put(value, RefreshToken(grant, expires_at, jkt=bound))
     return value
 
 
-def _refresh(core: Core, message: Message, client: Client, params: Params) -> dict[str, Any]:
+def _refresh(
+    core: Core, message: Message, client: Client, params: Params, jkt: str | None
+) -> dict[str, Any]:
     if not params.get("refresh_token"):
         raise oauth2_error("invalid_request", "refresh_token is missing")
     held, now = core.refresh_store.get(params.get("refresh_token")), core.now()
@@ -116,6 +128,8 @@ def _refresh(core: Core, message: Message, client: Client, params: Params) -> di
     grant = held.grant
     if grant.revoked or (held.expires_at is not None and held.expires_at <= now):
         raise _invalid_grant("the refresh token is revoked or has expired")
+    if held.jkt not in (None, jkt):
+        raise _invalid_grant("the refresh token is bound to another key")
     if held.used_at is not None and now - held.used_at >= core.refresh_reuse_grace:
         # Two holders of one token cannot be told apart, so both lose it.
         if core.reuse_revokes_family:
@@ -124,11 +138,11 @@ def _refresh(core: Core, message: Message, client: Client, params: Params) -> di
     asked = tuple(dict.fromkeys((params.get("scope") or "").split())) or grant.scope
     if any(name not in grant.scope for name in asked):
         raise oauth2_error("invalid_scope", "more scope than was granted")
-    answer = _access(core, grant, asked)
+    answer = _access(core, grant, asked, jkt)
     if core.rotate_refresh_tokens:
         if held.used_at is None:
             held.used_at = now
-        answer["refresh_token"] = _new_refresh(core, grant)
+        answer["refresh_token"] = _new_refresh(core, grant, client, jkt)
     if "openid" in asked:
         access = answer["access_token"]
         answer["id_token"] = id_token(core, message, client, grant, access, first=False)
@@ -164,8 +178,10 @@ def introspect(core: Core, message: Message) -> Response:
     access, refresh = active(core, value), core.refresh_store.get(value)
     if access is not None and access.grant.client_id == client.client_id:
         answer = _described(core, message, access.grant, access.scope)
-        answer |= {"token_type": "Bearer", "iat": int(access.issued_at)}
+        answer |= {"token_type": "DPoP" if access.jkt else "Bearer", "iat": int(access.issued_at)}
         answer["exp"] = int(access.expires_at)
+        if access.jkt:
+            answer["cnf"] = {"jkt": access.jkt}
     elif refresh is not None and refresh.grant.client_id == client.client_id:
         expired = refresh.expires_at is not None and refresh.expires_at <= core.now()
         if not (refresh.grant.revoked or expired or refresh.used_at is not None):

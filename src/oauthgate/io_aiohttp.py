@@ -1,0 +1,252 @@
+"""A faster transport under the same `httpx2.AsyncClient`: aiohttp's connections (extra `aiohttp`).
+
+The client that a handler gets stays httpx2's, with all that it does around a request; only what
+carries the bytes is another. Everything that the usual transport guarantees holds here too:
+connections go to the addresses that were checked, TLS is verified with the process's one context, no
+redirect is followed, no cookie kept, no header added, nothing decoded, no proxy taken from the
+environment. Two things are aiohttp's way: a request of an idempotent method whose connection ended
+without an answer is sent once more (RFC 9112 section 9.3.1), and a wait for a free connection that takes
+too long is a `ConnectTimeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import aiohttp
+import httpx2
+from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDict
+from yarl import URL
+
+from .io_transport import (
+    KEEPALIVE,
+    MAX_CONNECTIONS,
+    Trust,
+    check_addresses,
+    tls_context,
+)
+
+#: What aiohttp would add by itself.
+_NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+#: A header's name (RFC 9110 section 5.6.2).
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Bytes that are handed over at once. As many wait in memory until the other side takes them.
+_PIECE = 64 * 1024
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, of which none is private unless the host is configured."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise httpx2.ConnectError(f"{host} cannot be resolved") from None
+        addresses = {str(entry[4][0]): entry for entry in found}
+        check_addresses(host, list(addresses), self._trust.hosts)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=entry[0],
+                proto=entry[2],
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address, entry in addresses.items()
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Body(httpx2.AsyncByteStream):
+    """An answer's body as it arrives; its connection goes back to the pool at the end."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _errors():
+            async for chunk in self._answer.content.iter_any():
+                yield chunk
+
+    async def aclose(self) -> None:
+        # Reuses the connection when all of the body was read, and closes it otherwise.
+        self._answer.release()
+
+
+class AiohttpTransport(httpx2.AsyncBaseTransport):
+    """One provider's connections, of one event loop."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                ssl=tls_context(),
+                limit=MAX_CONNECTIONS,
+                keepalive_timeout=KEEPALIVE,
+                resolver=_Resolver(self._trust),
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=_NOT_ADDED,
+                trust_env=False,
+            )
+        return self._session
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        if url.scheme not in ("http", "https"):
+            raise httpx2.UnsupportedProtocol(f"{url.scheme} is neither http nor https")
+        _check_literal(url.host, self._trust.hosts)
+        with _errors():
+            async with asyncio.timeout(None) as writing:
+                try:
+                    answer = await self._open().request(
+                        request.method,
+                        URL(str(url), encoded=True),
+                        headers=_headers(request),
+                        data=_content(request, writing),
+                        allow_redirects=False,
+                        timeout=_timeout(request),
+                        server_hostname=request.extensions.get("sni_hostname"),
+                    )
+                except asyncio.CancelledError:
+                    if writing.expired():
+                        raise httpx2.WriteTimeout("the body was not taken in time") from None
+                    raise
+        return httpx2.Response(
+            answer.status,
+            headers=list(answer.raw_headers),
+            stream=_Body(answer),
+            extensions={
+                "http_version": b"HTTP/1.0" if answer.version == aiohttp.HttpVersion10 else b"HTTP/1.1",
+                "reason_phrase": (answer.reason or "").encode("ascii", "replace"),
+            },
+        )
+
+    async def aclose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _headers(request: httpx2.Request) -> CIMultiDict[str]:
+    """The request's header fields. Raises `httpx2.LocalProtocolError` for one that is none."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    spelling: dict[bytes, str] = {}
+    for name, value in request.headers.raw:
+        if not _TOKEN.fullmatch(name):
+            raise httpx2.LocalProtocolError("a header's name is not a token (RFC 9110 section 5.1)")
+        # aiohttp frames a body of unknown length itself.
+        if name.lower() == b"transfer-encoding":
+            continue
+        # Of two spellings of one name aiohttp would keep the last.
+        known = spelling.setdefault(name.lower(), name.decode("ascii"))
+        try:
+            headers.add(known, value.decode())
+        except UnicodeDecodeError:
+            raise httpx2.LocalProtocolError("a header's value is neither ASCII nor UTF-8") from None
+    return headers
+
+
+def _content(request: httpx2.Request, writing: asyncio.Timeout) -> bytes | AsyncIterator[bytes] | None:
+    body = request.stream
+    if isinstance(body, httpx2.ByteStream):
+        content = b"".join(body)
+        if len(content) <= _PIECE:
+            return content or None
+        return _paced(request, writing, _pieces(content))
+    if not isinstance(body, httpx2.AsyncByteStream):
+        raise RuntimeError("an asynchronous client needs an asynchronous body")
+    return _paced(request, writing, aiter(body))
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _PIECE):
+        yield content[start : start + _PIECE]
+
+
+async def _paced(
+    request: httpx2.Request, writing: asyncio.Timeout, parts: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """A body of which the other side must take each part in time: aiohttp has no such limit.
+
+    Without it a server that reads no more would hold the caller for as long as TCP allows.
+    """
+    limit = request.extensions.get("timeout", {}).get("write")
+    loop = asyncio.get_running_loop()
+    async for part in parts:
+        if limit is not None and not writing.expired():
+            writing.reschedule(loop.time() + limit)
+        yield part
+        if not writing.expired():
+            writing.reschedule(None)
+
+
+def _check_literal(host: str, trusted: frozenset[str]) -> None:
+    """An address in the URL is never resolved, so it is checked here."""
+    try:
+        literal = ip_address(host.strip("[]"))
+    except ValueError:
+        return
+    check_addresses(host, [str(literal)], trusted)
+
+
+def _timeout(request: httpx2.Request) -> aiohttp.ClientTimeout:
+    given = request.extensions.get("timeout", {})
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=given.get("pool"),
+        sock_connect=given.get("connect"),
+        sock_read=given.get("read"),
+    )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """aiohttp's exceptions as httpx2's. Their texts are ours: aiohttp's may hold a whole URL."""
+    try:
+        yield
+    except httpx2.HTTPError:
+        raise
+    except aiohttp.ConnectionTimeoutError:
+        raise httpx2.ConnectTimeout("no connection in time") from None
+    except aiohttp.ServerTimeoutError:
+        raise httpx2.ReadTimeout("nothing came in time") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = getattr(error.certificate_error, "verify_message", "")
+        raise httpx2.ConnectError(f"certificate verify failed: {reason}") from None
+    except aiohttp.ClientConnectorError:
+        raise httpx2.ConnectError("the connection failed") from None
+    except aiohttp.ServerDisconnectedError:
+        raise httpx2.RemoteProtocolError("the server disconnected without an answer") from None
+    except aiohttp.ClientOSError:
+        raise httpx2.ReadError("the connection broke") from None
+    except aiohttp.ClientError as error:
+        raise httpx2.RemoteProtocolError(f"not an answer: {type(error).__name__}") from None
+    except TimeoutError:
+        raise httpx2.PoolTimeout("no connection became free in time") from None
+    except OSError:
+        raise httpx2.ReadError("the connection broke") from None
+    except ValueError:
+        # Control characters, for one: aiohttp refuses them with the whole value in its message.
+        raise httpx2.LocalProtocolError("not a request that can be sent") from None
