@@ -76,6 +76,14 @@ class Accounts(Users):
             if found is None:
                 return await self._owner(link, candidate)
             return found[1].user_id, False
+        try:
+            # While a new secret is rolled out, a process that has not got it looks for claims in vain.
+            # Whoever brings it notes it down before his first claim, so looking after ours is enough.
+            await self._vault.check_keys()
+        except GateError:
+            with contextlib.suppress(Conflict):
+                await self._vault.delete(key, expect=version)
+            raise
         if self._vault.keys.several:
             # While a new secret is rolled out, another process may have claimed the same account under
             # another hash. Whoever claims looks there afterwards, so one of the two sees the other.

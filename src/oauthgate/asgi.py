@@ -88,6 +88,8 @@ class ASGIGate:
                 if name == b"cookie":
                     if self._marker in value:
                         cookie, plain = value, cookie is None and plain
+                    elif self._after_change in value:  # HTTP/2 may send each cookie by itself
+                        plain = False
                 elif name == b"authorization":
                     cookie, plain = cookie or b"", False
             if cookie is not None:

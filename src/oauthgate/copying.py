@@ -5,7 +5,8 @@ writes what differs and removes what the source has no more, so it can be killed
 again; with the site stopped, the last run makes the two equal.
 
 A mark in the target says which source it is being filled from, and what it held when the last run ended.
-So a store that holds anything else, or that was put into service since, is never written over.
+So a store that holds anything else, or that was put into service since, is never written over; and no
+site begins with a copy that was not finished.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 import msgspec
 
 from .errors import Conflict, StoreError
+from .keyring import KEY_CHECK
 from .stores import ABSENT, Record, Store
-from .vault import KEY_CHECK
+from .vault import COPY_MARK
 
-MARK = "meta/store-copy"
+MARK = COPY_MARK
 PROBE = "meta/store-copy-probe"
 #: Seconds of life of what is written only to see whether both stores are one.
 PROBE_LIFE = 60.0

@@ -15,7 +15,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 import aiohttp
@@ -119,12 +119,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         _check_literal(url.host, self._trust.hosts)
         with _errors():
             async with asyncio.timeout(None) as writing:
+                sending = _Sending(request, writing)
                 try:
                     answer = await self._open().request(
                         request.method,
                         URL(str(url), encoded=True),
                         headers=_headers(request),
-                        data=_content(request, writing),
+                        data=sending.content(),
                         allow_redirects=False,
                         timeout=_timeout(request),
                         server_hostname=request.extensions.get("sni_hostname"),
@@ -132,6 +133,10 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 except asyncio.CancelledError:
                     if writing.expired():
                         raise httpx2.WriteTimeout("the body was not taken in time") from None
+                    raise
+                except aiohttp.ClientError:
+                    if sending.failed is not None:
+                        raise sending.failed from None
                     raise
         return httpx2.Response(
             answer.status,
@@ -168,16 +173,68 @@ def _headers(request: httpx2.Request) -> CIMultiDict[str]:
     return headers
 
 
-def _content(request: httpx2.Request, writing: asyncio.Timeout) -> bytes | AsyncIterator[bytes] | None:
-    body = request.stream
-    if isinstance(body, httpx2.ByteStream):
-        content = b"".join(body)
-        if len(content) <= _PIECE:
-            return content or None
-        return _paced(request, writing, _pieces(content))
-    if not isinstance(body, httpx2.AsyncByteStream):
-        raise RuntimeError("an asynchronous client needs an asynchronous body")
-    return _paced(request, writing, aiter(body))
+class _Sending:
+    """A request's body on its way. aiohttp counts nothing and has no limit of time for it.
+
+    Without them a body that is not as long as its `Content-Length` says would take the next visitor's
+    request, token and all, for its end; and a server that reads no more would hold the caller for as
+    long as TCP allows.
+    """
+
+    def __init__(self, request: httpx2.Request, writing: asyncio.Timeout) -> None:
+        self._request = request
+        self._writing = writing
+        self._limit: float | None = request.extensions.get("timeout", {}).get("write")
+        #: Why the body was not sent to its end.
+        self.failed: httpx2.LocalProtocolError | None = None
+
+    def content(self) -> bytes | AsyncIterator[bytes] | None:
+        """What aiohttp is given."""
+        body = self._request.stream
+        length = self._length()
+        if isinstance(body, httpx2.ByteStream):
+            content = b"".join(body)
+            if length is not None and length != len(content):
+                raise _wrong_length()
+            return self._paced(_pieces(content), length) if len(content) > _PIECE else content or None
+        if not isinstance(body, httpx2.AsyncByteStream):
+            raise RuntimeError("an asynchronous client needs an asynchronous body")
+        return self._paced(aiter(body), length)
+
+    def _length(self) -> int | None:
+        values = self._request.headers.get_list("content-length")
+        if not values:
+            return None
+        if len(values) > 1 or not (values[0].isascii() and values[0].isdigit()):
+            raise _wrong_length()
+        return int(values[0])
+
+    async def _paced(self, parts: AsyncIterator[bytes], length: int | None) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        sent = 0
+        async for part in parts:
+            sent += len(part)
+            if length is not None and sent > length:
+                raise self._fail()
+            self._until(loop.time() + self._limit if self._limit is not None else None)
+            yield part
+            self._until(None)
+        if length is not None and sent < length:
+            raise self._fail()
+
+    def _fail(self) -> httpx2.LocalProtocolError:
+        self.failed = _wrong_length()
+        return self.failed
+
+    def _until(self, when: float | None) -> None:
+        # Once the answer has begun, the caller waits for it and not for us: there is nothing to end.
+        with suppress(RuntimeError):
+            if not self._writing.expired():
+                self._writing.reschedule(when)
+
+
+def _wrong_length() -> httpx2.LocalProtocolError:
+    return httpx2.LocalProtocolError("the body is not as long as Content-Length says")
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -185,28 +242,14 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _PIECE]
 
 
-async def _paced(
-    request: httpx2.Request, writing: asyncio.Timeout, parts: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
-    """A body of which the other side must take each part in time: aiohttp has no such limit.
-
-    Without it a server that reads no more would hold the caller for as long as TCP allows.
-    """
-    limit = request.extensions.get("timeout", {}).get("write")
-    loop = asyncio.get_running_loop()
-    async for part in parts:
-        if limit is not None and not writing.expired():
-            writing.reschedule(loop.time() + limit)
-        yield part
-        if not writing.expired():
-            writing.reschedule(None)
-
-
 def _check_literal(host: str, trusted: frozenset[str]) -> None:
     """An address in the URL is never resolved, so it is checked here."""
     try:
         literal = ip_address(host.strip("[]"))
     except ValueError:
+        if host.replace(".", "").isdigit():
+            # 127.1, 2130706433: an address to some resolvers, a name to none.
+            raise httpx2.ConnectError(f"{host} is neither a name nor an address") from None
         return
     check_addresses(host, [str(literal)], trusted)
 

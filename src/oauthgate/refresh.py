@@ -161,7 +161,8 @@ class Refresher:
             except GateError as error:
                 return self._fail(key, provider, current, rejected, error)
             holder = secrets.token_urlsafe(12)
-            lease = f"lease/{key}"
+            # Without a keyed hash: while secrets change their order, everybody must know it by one name.
+            lease = f"lease/{user_id}/{provider.name}"
             waited = False
             give_up = time.monotonic() + LEASE + provider.timeout
             while not await self._leases.take(lease, holder):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from .errors import Conflict, GateError
+from .errors import Conflict
 from .records import AccountRecord, ProviderSession, User, decode
 from .stores import ABSENT
 from .vault import Vault
@@ -43,6 +43,8 @@ class Rehasher:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
+        #: Two users who claim one account, each under another secret: left as they are, to be seen.
+        self.contested: set[tuple[str, str]] = set()
 
     async def under_older(self, user: User) -> list[tuple[Hashed, str]]:
         """The records of a user that are still under an older secret's hash, with their keys."""
@@ -73,11 +75,10 @@ class Rehasher:
             await self._vault.put(new, record, expect=ABSENT, expires_at=stored.expires_at)
         except Conflict:
             there = await self._vault.get(item.record, new)
-            if there is not None and there[0].user_id != user.id:
-                # Two owners of one account is what a claim must never become: leave both to be seen.
-                raise GateError(
-                    "account_in_use", "an account is claimed by two users under two secrets"
-                ) from None
+            # (A provider's session may have signed in two users here: the later one counts.)
+            if item.kind == "account" and there is not None and there[0].user_id != user.id:
+                self.contested.add((user.id, there[0].user_id))
+                return False
         # A conflict: it was released meanwhile, or another rotation was faster.
         with contextlib.suppress(Conflict):
             await self._vault.delete(old, expect=stored.version)

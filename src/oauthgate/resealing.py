@@ -10,12 +10,13 @@ from __future__ import annotations
 from .errors import Conflict, SealError
 from .seal import Keys, key_id_of
 from .stores import Record, Store
+from .vault import COPY_MARK
 
 #: Left to its ten seconds of life. Whoever holds a lease takes a changed version for a lost lease, and
 #: would throw away a refresh that was under way.
 LEFT_ALONE = "lease/"
 #: What is kept in clear, because nobody who writes or reads it has a key (`copying.py`).
-UNSEALED = frozenset({"meta/store-copy"})
+UNSEALED = frozenset({COPY_MARK})
 
 
 async def reseal(store: Store, keys: Keys, key: str, record: Record) -> bool:

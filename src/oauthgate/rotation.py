@@ -35,14 +35,16 @@ def _nothing(done: int) -> None:
 @dataclass(slots=True)
 class Rotated:
     """What a rotation did. `unreadable` are records that no configured secret opens; `left` leases of an
-    older secret. It is `settled` when a whole pass found nothing to move; what never settles is being
-    written by a process that has not got the newest secret first.
+    older secret; `contested` pairs of users who claim one account. It is `settled` when a whole pass
+    found nothing to move; what never settles is being written by a process that has not got the newest
+    secret first.
     """
 
     resealed: int = 0
     rehashed: int = 0
     unreadable: int = 0
     left: int = 0
+    contested: list[tuple[str, str]] = field(default_factory=list)
     records: int = 0
     settled: bool = False
 
@@ -56,9 +58,13 @@ async def rotate(vault: Vault, io: IO, progress: Progress = _nothing) -> Rotated
     rehasher = Rehasher(vault)
     await vault.check_keys()
     for _ in range(1 + MORE_PASSES):
+        rehasher.contested.clear()
         moved = await _pass(vault, rehasher, done, progress)
-        done.settled = not moved and not done.left
-        if done.settled:
+        done.contested = sorted(rehasher.contested)
+        done.settled = not moved and not done.left and not done.contested
+        if done.settled and not done.unreadable:
+            await vault.key_ring.leave_only_the_newest()
+        if not moved and not done.left:
             break
         if done.left:
             await io.sleep(LEASE / 5)
@@ -100,7 +106,8 @@ class KeyUse:
     """What still needs one secret; `position` counts from 1, the one that seals.
 
     `records` by kind are sealed with it, `hashes` by kind are found by its hash, `sessions` are those
-    that end with it, at `last_session` (Unix seconds) at the latest.
+    that end with it, at `last_session` (Unix seconds) at the latest. It is `needed` until a rotation has
+    finished (`keyring.py`).
     """
 
     position: int
@@ -109,11 +116,13 @@ class KeyUse:
     hashes: Counter[str] = field(default_factory=Counter)
     sessions: int = 0
     last_session: float | None = None
+    needed: bool = True
 
     @property
     def removable(self) -> bool:
         """Whether nothing is lost without it: at most sessions end, and so must be told."""
-        return self.position > 1 and not self.records.total() and not self.hashes.total()
+        held = self.needed or self.records.total() or self.hashes.total()
+        return self.position > 1 and not held
 
 
 @dataclass(slots=True)
@@ -130,6 +139,9 @@ async def examine(vault: Vault, policy: SessionPolicy, progress: Progress = _not
     """Look at every record, and change none. Raises `GateError`, `StoreError`."""
     uses = {key: KeyUse(place, key) for place, key in enumerate(vault.keys.key_ids, 1)}
     report = KeyReport(list(uses.values()))
+    needed = await vault.key_ring.needed()
+    for each in report.keys:
+        each.needed = each.key_id in needed
     rehasher = Rehasher(vault)
     seen = 0
     async for key, record in vault.store.scan(""):

@@ -16,9 +16,10 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from .errors import Conflict, GateError, SealError, StoreError
+from .keyring import KeyRing
 from .records import User, decode, encode
 from .seal import Keys, spelt
-from .stores import ABSENT, ANY, Expect, Stamped, Store, Watching
+from .stores import ANY, Expect, Stamped, Store, Watching
 
 log = logging.getLogger("oauthgate.store")
 
@@ -28,8 +29,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 CACHE_SIZE = 2048
 #: Seconds between two clean-ups by one process. Expiry is checked at use; this only frees space.
 TIDY_EVERY = 600.0
-KEY_CHECK = "meta/key-check"
-KEY_CHECK_VALUE = b"oauthgate key check 1"
+#: Says of a store that it is being filled from another one (`copying.py`), as JSON in clear.
+COPY_MARK = "meta/store-copy"
 
 
 class Opened:
@@ -64,6 +65,9 @@ class Vault:
     def __init__(self, store: Store, keys: Keys, near: float = 0.0) -> None:
         self.store = store
         self.keys = keys
+        self.key_ring = KeyRing(store, keys, self._open)
+        #: Whether our own key is noted down as one that is needed; not by who only looks.
+        self.joins = True
         self.reads = 0
         self.writes = 0
         self._checked = False
@@ -203,24 +207,26 @@ class Vault:
             log.warning("expired records could not be dropped: %s", error)
 
     async def check_keys(self) -> None:
-        """Make sure that this store was sealed with one of our secrets, before anything is written.
+        """Make sure that we have every secret that this store needs, before anything is written, and
+        note down the one that we write with (`keyring.py`).
 
-        Raises `GateError` 503 otherwise: with a wrong secret every session would seem lost, and what
-        is written could not be read once the right secret is back.
+        Raises `GateError` 503 otherwise: without one of them sessions and accounts would seem not to be
+        there, and what is written could not be read once the right secrets are back.
         """
         try:
             await self.store.open()
-            stored = await self.store.get(KEY_CHECK)
-            if stored is None:
-                sealed = self.keys.seal(KEY_CHECK, KEY_CHECK_VALUE)
-                try:
-                    await self.store.put(KEY_CHECK, sealed, expect=ABSENT)
-                except Conflict:
-                    stored = await self.store.get(KEY_CHECK)
+            mark = await self.store.get(COPY_MARK)
+            if mark is not None and not msgspec.json.decode(mark.value)["left"]:
+                raise GateError(
+                    "store_unavailable",
+                    "this store is a copy that was not finished: run oauthgate store copy to its end",
+                )
+            if self.joins:
+                await self.key_ring.join()
+            else:
+                await self.key_ring.needed()
         except StoreError as error:
             _unavailable(error)
-        if stored is not None and self._open(KEY_CHECK, stored.value) != KEY_CHECK_VALUE:
-            raise GateError("record_unreadable", "the store's key check does not hold")
         self._checked = True
 
     def _open(self, key: str, sealed: bytes) -> bytes:

@@ -54,6 +54,7 @@ class WSGIGate:
         self._below = self._prefix + "/"
         self._marker = self.gate.config.cookie + "="
         self._cookies = {scheme: self.gate.cookie_name(scheme) for scheme in ("http", "https")}
+        self._plain_cookie = self._cookies["http"]
         self._source = self.gate.source(SyncService)
         self._anonymous = Services(self._source)
 
@@ -102,7 +103,8 @@ class WSGIGate:
         cookies: str | None = environ.get("HTTP_COOKIE")
         if cookies is None or self._marker not in cookies:
             return None
-        text = find([cookies], self._cookies[environ.get("wsgi.url_scheme", "http")])
+        scheme = environ.get("wsgi.url_scheme", "http")
+        text = find([cookies], self._cookies.get(scheme, self._plain_cookie))
         if text is not None and not (gate.vault.near and gate.after_change in cookies):
             visit = gate.recall(text, False)
             if visit is not None:

@@ -16,7 +16,7 @@ import pytest
 
 from oauthgate.gate import Gate
 from oauthgate.records import AccountRecord, User, decode
-from oauthgate.routes import callback
+from oauthgate.routes import used_flows
 from oauthgate.stepping import iterate, run
 from oauthgate.testing import Account, LocalProvider
 from tests.support import Kind, SiteUnderTest
@@ -81,7 +81,7 @@ def people(provider: LocalProvider) -> Callable[[], str]:
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reload that finds a dead callback's marker gives up at once instead of waiting for it."""
-    monkeypatch.setattr(callback, "WAIT", 0.2)
+    monkeypatch.setattr(used_flows, "WAIT", 0.2)
 
 
 def reload(browser: httpx2.Client, url: str) -> None:

@@ -13,10 +13,10 @@ import msgspec
 from ..errors import GateError, SealError, StoreError
 from ..gate import Gate
 from ..io import BodyTooLarge, Heartbeat
+from ..keyring import KEY_CHECK
 from ..outbound import Answer, Outbound, build
 from ..protocols.discovery import Directory
 from ..providers import Provider
-from ..vault import KEY_CHECK
 from .findings import Finding, ok, problem, warning
 from .opening import describe
 

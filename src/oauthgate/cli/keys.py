@@ -22,7 +22,7 @@ VACUUM_UP_TO = 100 * 1024 * 1024
 async def rotate(args: Namespace, out: Output) -> int:
     """Reseal and re-hash everything with the first secret."""
     config = load(args.config, out)
-    async with gate(config) as opened:
+    async with gate(config, writes=True) as opened:
         if not opened.keys.several:
             raise Problem(
                 "[oauthgate] secret: only one is configured, so there is nothing to move; put the new "
@@ -44,6 +44,7 @@ async def rotate(args: Namespace, out: Output) -> int:
             "resealed": done.resealed,
             "rehashed": done.rehashed,
             "unreadable": done.unreadable,
+            "contested": [list(pair) for pair in done.contested],
             "vacuumed": cleaned,
             **_document(report),
         }
@@ -51,7 +52,13 @@ async def rotate(args: Namespace, out: Output) -> int:
     out.say(
         f"{done.records} records: {done.resealed} sealed anew, {done.rehashed} moved to the new hash"
     )
-    if not done.settled:
+    for one, other in done.contested:
+        out.note(
+            f"the users {one} and {other} both own one account, which was signed in with before "
+            "every process had the newest secret: look at both (oauthgate user ID), have one of them "
+            "unlink it, and run this again"
+        )
+    if not done.settled and not done.contested:
         out.note(
             "not finished: something goes on sealing with an older secret; restart every process of the "
             "site with the newest secret first, and run this again"
@@ -126,7 +133,7 @@ def _holds(use: KeyUse) -> str:
 
 def _advice(use: KeyUse) -> str:
     if not use.removable:
-        return "keep it: without it these records cannot be read; run: oauthgate keys rotate"
+        return "keep it until this has finished: oauthgate keys rotate"
     if use.sessions and use.last_session:
         return (
             f"it may go; {use.sessions} session{'s' * (use.sessions != 1)} would be signed out, the "

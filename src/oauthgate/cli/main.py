@@ -23,9 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notes = Notes(out)
     logger.addHandler(notes)
     logger.propagate = False
-    # The application's hooks are found as `python -m` and the web servers find them.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         status: int = run(args.run(args, out))
     except (Problem, OAuthGateError) as error:

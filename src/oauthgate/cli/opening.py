@@ -7,6 +7,7 @@ mistyped path it would report an empty site, and leave a file behind that says s
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,9 +65,11 @@ def require_store(url: str) -> None:
 
 
 @asynccontextmanager
-async def gate(config: Config, *, hooks: bool = False, existing: bool = True) -> AsyncIterator[Gate]:
+async def gate(
+    config: Config, *, hooks: bool = False, existing: bool = True, writes: bool = False
+) -> AsyncIterator[Gate]:
     """A gate over the configuration's store. The application's hooks are loaded only for what they are
-    to be told of. Raises `Problem`."""
+    to be told of; `writes` says that records will be written. Raises `Problem`."""
     if existing:
         require_store(config.store)
         path = key_file(config)
@@ -75,10 +78,15 @@ async def gate(config: Config, *, hooks: bool = False, existing: bool = True) ->
                 f"there is no key file {path} for this database: restore it, or set [oauthgate] secret; "
                 "without it no record can be opened"
             )
+    if hooks and config.hooks and str(Path.cwd()) not in sys.path:
+        # The application's hooks are found where it is started. Behind everything that is installed:
+        # who may write into this folder must not be able to stand in for a library.
+        sys.path.append(str(Path.cwd()))
     try:
         opened = Gate(config if hooks else dataclasses.replace(config, hooks={}), BlockingIO())
     except ConfigError as error:
         raise Problem(str(error)) from None
+    opened.vault.joins = writes
     try:
         yield opened
     finally:

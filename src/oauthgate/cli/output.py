@@ -60,7 +60,7 @@ class Output:
     def document(self, value: object) -> None:
         """The answer for programs: one line of JSON."""
         if self.json:
-            self._write(json.dumps(value, ensure_ascii=False, default=str))
+            self._write(json.dumps(value, default=str))
 
     def note(self, text: str) -> None:
         """A line on standard error, in both forms."""

@@ -16,7 +16,7 @@ from .walking import Walk
 
 async def revoke(args: Namespace, out: Output) -> int:
     """End a session, all of a user's sessions, or every link of a provider."""
-    async with gate(load(args.config, out), hooks=True) as opened:
+    async with gate(load(args.config, out), hooks=True, writes=True) as opened:
         if args.session:
             return await _session(opened, args.session, out)
         if args.user:
@@ -99,7 +99,7 @@ def _accounts(user: User, name: str) -> list[str]:
 
 async def purge(args: Namespace, out: Output) -> int:
     """Drop expired records."""
-    async with gate(load(args.config, out)) as opened:
+    async with gate(load(args.config, out), writes=True) as opened:
         await opened.store.open()
         dropped = await opened.store.purge(time.time())
         out.document({"dropped": dropped})

@@ -8,8 +8,8 @@ from ..copying import NotCopied
 from ..copying import copy as copy_records
 from ..errors import ConfigError, SealError
 from ..keyfile import key_file, load_keys
+from ..keyring import KEY_CHECK
 from ..stores import Store
-from ..vault import KEY_CHECK
 from .opening import Place, describe, gate, load, place, require_store
 from .output import Output, Problem
 from .progress import Progress
@@ -29,7 +29,7 @@ async def _prepare(args: Namespace, out: Output, *, existing: bool) -> int:
     config = load(args.config, out)
     if config.store.partition(":")[0] == "memory":
         raise Problem("the store memory: is inside the site's own process; use another store")
-    async with gate(config, existing=existing) as opened:
+    async with gate(config, existing=existing, writes=True) as opened:
         create = getattr(getattr(opened.store, "inner", opened.store), "create", None)
         if create is not None and not existing:
             create()  # what a server never makes by itself

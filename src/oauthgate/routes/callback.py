@@ -20,21 +20,19 @@ from ..messages import Parameters, Response, parse_parameters, single
 from ..protocols import oauth1, oauth2
 from ..providers import Provider
 from ..records import UsedFlow
-from ..sessions import Ticket
-from ..stores import ABSENT, ANY
+from ..stores import ABSENT
 from ..telemetry import count, span
 from ..visits import Visit
 from .context import Context
 from .provider_logout import remember_sid
 from .start import begin
+from .used_flows import mark_done, marker_of, second_delivery, without_flow
 
 #: Parameters of a callback; a request that splits or repeats them is refused.
 _PARAMETERS = (
     "state", "code", "error", "error_description", "error_uri", "iss", "user",
     "oauth_token", "oauth_verifier", "denied", "oauth_problem",
 )  # fmt: skip
-#: Seconds that a second delivery of a callback waits for the first one.
-WAIT = 20.0
 
 
 async def callback(context: Context, name: str) -> Response:
@@ -127,7 +125,7 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
             # Some OAuth 1.0a servers refuse without naming the request token. Nothing hangs on
             # believing them, and whoever pressed "no" is told so.
             _check_refusal(provider, values)
-        return await _without_flow(context, state)
+        return await without_flow(context, state)
     if flow.provider != provider.name or flow.identity != provider.identity:
         raise GateError("flow_not_found", "the sign-in was started with another provider")
     complete = await context.gate.directory.complete(provider)
@@ -135,16 +133,13 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
         oauth2.check_issuer(complete, values.get("iss"))
     visit = await context.visit()
     _check_binding(flow, visit)
-    marker = f"flow-used/{context.gate.vault.hash_key('flow', flow.state)}"
-    older = await _used(context, flow.state) if context.gate.keys.several else None
-    if older is not None and older[0] != marker:
-        return await _second_delivery(context, flow, older[0])
+    marker = marker_of(flow.state)
     try:
         await context.gate.vault.put(
             marker, UsedFlow(), expect=ABSENT, expires_at=time.time() + LIFETIME
         )
     except Conflict:
-        return await _second_delivery(context, flow, marker)
+        return await second_delivery(context, flow, marker)
     # From here on the flow is used up: whatever happens, its code is never sent again.
     try:
         with span("oauthgate.callback", provider=provider.name, purpose=flow.purpose):
@@ -154,7 +149,7 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
     except GateError as error:
         count("oauthgate.errors", provider=provider.name, code=error.code)
         # A second delivery that waits for this one need not wait any longer.
-        await _mark_done(context, marker)
+        await mark_done(context, marker)
         error.provider = error.provider or provider.name
         return context.error(error).with_header("Set-Cookie", _end_cookie(context, complete, flow))
 
@@ -203,10 +198,10 @@ async def _complete(
         count("oauthgate.logins", provider=provider.name)
         if found.sid:
             await remember_sid(context, provider, found.sid, user.id)
-        cookies.insert(0, session_cookie_for(context, ticket))
+        cookies.insert(0, context.session_cookie(ticket))
         after = await gate.visit(ticket, bearer=False)
     target = context.site.target(flow.target)
-    await _mark_done(context, marker, user_id=user.id, account_id=link.account_id, target=target)
+    await mark_done(context, marker, user_id=user.id, account_id=link.account_id, target=target)
     await gate.vault.tidy()
     if flow.then and after is not None:
         return await _next_link(context, flow, after, cookies)
@@ -282,88 +277,6 @@ async def _next_link(context: Context, flow: Flow, visit: Visit, cookies: list[s
         answer = context.error(error)
         answer.headers.extend(("Set-Cookie", cookie) for cookie in cookies)
         return answer
-
-
-async def _mark_done(
-    context: Context, marker: str, *, user_id: str = "", account_id: str = "", target: str = ""
-) -> None:
-    record = UsedFlow(done=True, user_id=user_id, account_id=account_id, target=target)
-    try:
-        await context.gate.vault.put(marker, record, expect=ANY, expires_at=time.time() + LIFETIME)
-    except GateError:
-        return  # the sign-in itself is done; only a second delivery will not know it
-
-
-async def _second_delivery(context: Context, flow: Flow, marker: str) -> Response:
-    """The same callback again. While the first is running, both end alike; afterwards it is a replay.
-
-    Of two deliveries at once (a double click) the browser may drop the answer that came first, so the
-    second one must bring a session too.
-    """
-    until = time.monotonic() + WAIT
-    waited = False
-    while time.monotonic() < until:
-        found = await context.gate.vault.get(UsedFlow, marker)
-        if found is None:
-            break
-        if not found[0].done:
-            waited = True
-            await context.gate.io.sleep(0.05)
-            continue
-        used = found[0]
-        if not waited or not used.user_id or flow.purpose != "login":
-            return await _replay(context, used)
-        ticket = await context.gate.accounts.another_session(
-            used.user_id, flow.provider, used.account_id
-        )
-        if ticket is None:
-            return await _replay(context, used)
-        return redirect(used.target, [session_cookie_for(context, ticket)])
-    raise GateError("flow_used", "this sign-in was finished or given up already; start again")
-
-
-async def _without_flow(context: Context, state: str | None) -> Response:
-    """No flow of this browser: a reload or the back button after success, or something made up."""
-    ticket, _ = context.ticket()
-    if state and len(state) <= 2048 and ticket is not None:
-        found = await _used(context, state)
-        if found is not None and found[1].done:
-            return await _replay(context, found[1])
-    raise GateError(
-        "flow_not_found",
-        "this sign-in was not started in this browser, is finished, or its cookie was blocked",
-    )
-
-
-async def _used(context: Context, state: str) -> tuple[str, UsedFlow] | None:
-    """A used flow's marker and its key, under whichever secret it was written."""
-    for digest in context.gate.vault.hash_keys("flow", state):
-        found = await context.gate.vault.get(UsedFlow, f"flow-used/{digest}")
-        if found is not None:
-            return f"flow-used/{digest}", found[0]
-    return None
-
-
-async def _replay(context: Context, used: UsedFlow) -> Response:
-    visit = await context.visit()
-    if visit is not None and visit.user.id == used.user_id:
-        return redirect(used.target or context.site.home)
-    raise GateError("flow_used", "this sign-in was finished already; start again")
-
-
-def session_cookie_for(context: Context, ticket: Ticket) -> str:
-    """The `Set-Cookie` value of a session."""
-    return set_cookie(
-        context.site.cookie_name,
-        ticket.value,
-        secure=context.site.secure,
-        max_age=int(context.gate.config.absolute_timeout),
-    )
-
-
-def end_session_cookie(context: Context) -> str:
-    """The `Set-Cookie` value that removes the session cookie."""
-    return delete_cookie(context.site.cookie_name, secure=context.site.secure)
 
 
 def _end_cookie(context: Context, provider: Provider, flow: Flow) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import strict_json
 from ..answers import is_navigation
+from ..cookies import delete_cookie, set_cookie
 from ..errors import GateError
 from ..flows import FlowCookies
 from ..gate import Gate
@@ -48,6 +49,19 @@ class Context:
 
     def ticket(self) -> tuple[Ticket | None, bool]:
         return ticket_of(self.request, self.site)
+
+    def session_cookie(self, ticket: Ticket) -> str:
+        """The `Set-Cookie` value of a session."""
+        return set_cookie(
+            self.site.cookie_name,
+            ticket.value,
+            secure=self.site.secure,
+            max_age=int(self.gate.config.absolute_timeout),
+        )
+
+    def end_session_cookie(self) -> str:
+        """The `Set-Cookie` value that removes the session cookie."""
+        return delete_cookie(self.site.cookie_name, secure=self.site.secure)
 
     async def visit(self) -> Visit | None:
         """Who the request comes from; None for an anonymous one. Raises `GateError` 503."""

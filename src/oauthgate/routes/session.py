@@ -15,7 +15,6 @@ from ..messages import Response
 from ..protocols import oidc
 from ..records import Link, User
 from ..visits import Visit
-from .callback import end_session_cookie
 from .context import Context
 
 
@@ -113,7 +112,7 @@ async def logout(context: Context) -> Response:
     at_provider = (
         None if fields.get("provider_logout") == "0" else await _provider_logout(context, visit)
     )
-    cookies = [] if bearer else [end_session_cookie(context)]
+    cookies = [] if bearer else [context.end_session_cookie()]
     if context.navigation:
         if at_provider is not None:
             return redirect(at_provider, cookies)
@@ -133,7 +132,7 @@ async def logout(context: Context) -> Response:
 async def _already_out(context: Context) -> Response:
     """Signing out twice is no error; a cookie that means nothing any more may go."""
     check_origin(context.request, context.site, context.gate.config)
-    cookie = ("Set-Cookie", end_session_cookie(context))
+    cookie = ("Set-Cookie", context.end_session_cookie())
     if context.navigation:
         page = context.page("message", key="signed_out")
         return page.with_header(*cookie)

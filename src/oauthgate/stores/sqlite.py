@@ -166,7 +166,10 @@ class SQLiteStore:
         else:
             self._idle.append(connection)
             if not self._index_sought:
-                self._index_sought, self._index = True, wal_index(self.path)
+                self._index_sought = True
+                # In another journal mode a -shm file is one that was left behind.
+                if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                    self._index = wal_index(self.path)
         if row is None or (row[2] is not None and row[2] <= self.clock()):
             return None
         return Record(*row)

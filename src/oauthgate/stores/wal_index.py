@@ -52,7 +52,8 @@ def wal_index(database: Path) -> WalIndex | None:
 
     There is none in another journal mode, and where SQLite shares no memory (some network file systems).
     """
-    path = f"{database}-shm"
+    # SQLite puts it beside the file itself, not beside a symbolic link to it.
+    path = f"{os.path.realpath(database)}-shm"
     with _lock:
         _forget_deleted()
         try:
