@@ -219,7 +219,8 @@ def test_clocks(
     clock = re.search(r"providers.corp: its clock is (\d+) s (ahead of|behind) this machine's", warned)
     assert (clock is not None) == bool(off)
     if clock:
-        assert clock[2] == told and 3590 <= int(clock[1]) <= 3600
+        # A Date has whole seconds, and the machine may take its time.
+        assert clock[2] == told and abs(int(clock[1]) - 3600) <= 10
 
 
 def test_the_site_itself(operator: Operator, config: dict[str, Any], tmp_path: Path) -> None:
