@@ -214,13 +214,9 @@ class Vault:
         there, and what is written could not be read once the right secrets are back.
         """
         try:
-            await self.store.open()
-            mark = await self.store.get(COPY_MARK)
-            if mark is not None and not msgspec.json.decode(mark.value)["left"]:
-                raise GateError(
-                    "store_unavailable",
-                    "this store is a copy that was not finished: run oauthgate store copy to its end",
-                )
+            if not self._checked:
+                await self.store.open()
+                await self._check_whole()
             if self.joins:
                 await self.key_ring.join()
             else:
@@ -228,6 +224,14 @@ class Vault:
         except StoreError as error:
             _unavailable(error)
         self._checked = True
+
+    async def _check_whole(self) -> None:
+        mark = await self.store.get(COPY_MARK)
+        if mark is not None and not msgspec.json.decode(mark.value)["left"]:
+            raise GateError(
+                "store_unavailable",
+                "this store is a copy that was not finished: run oauthgate store copy to its end",
+            )
 
     def _open(self, key: str, sealed: bytes) -> bytes:
         try:
