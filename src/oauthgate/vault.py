@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from .errors import Conflict, GateError, SealError, StoreError
 from .keyring import KeyRing
 from .records import User, decode, encode
 from .seal import Keys, spelt
-from .stores import ANY, Expect, Stamped, Store, Watching
+from .stores import ANY, Expect, Store
 
 log = logging.getLogger("oauthgate.store")
 
@@ -72,11 +72,14 @@ class Vault:
         self.writes = 0
         self._checked = False
         self._tidied = 0.0
-        self._stamp = store.stamp if isinstance(store, Stamped) else None
+        # Asked of this object, as a bridge has them when what it bridges has; `isinstance` would remember
+        # an answer for the whole class.
+        self._stamp: Callable[[str], object | None] | None = getattr(store, "stamp", None)
+        watch: Callable[[float], None] | None = getattr(store, "watch", None)
         self.near = near
-        if isinstance(store, Watching):
+        if watch is not None:
             if near:
-                store.watch(near)
+                watch(near)
             else:
                 self._stamp = None
         elif self._stamp is not None:
