@@ -72,8 +72,8 @@ class Vault:
         self.writes = 0
         self._checked = False
         self._tidied = 0.0
-        # Asked of this object, as a bridge has them when what it bridges has; `isinstance` would remember
-        # an answer for the whole class.
+        # Asked of this object, as a bridge has them when what it bridges has; `isinstance` would
+        # remember an answer for the whole class.
         self._stamp: Callable[[str], object | None] | None = getattr(store, "stamp", None)
         watch: Callable[[float], None] | None = getattr(store, "watch", None)
         self.near = near
