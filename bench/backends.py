@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from oauthgate.errors import ConfigError
 from oauthgate.stores import known_schemes, make_store
 
 from .measure import Missing
@@ -32,7 +33,7 @@ def store_missing(url: str) -> str | None:
         return f"this oauthgate has no store for {scheme}:"
     try:
         make_store(url, blocking=True)
-    except Exception as error:  # whatever a store says of its own driver
+    except ConfigError as error:  # what a store says of a driver that is not installed
         return f"the store for {scheme}: {error}"
     return None
 

@@ -29,7 +29,7 @@ from oauthgate.stores import ABSENT
 
 from .apps import WSGI, App, Place, starlette_gate
 from .driver import AsgiDriver
-from .measure import Batch, Figure, Plan, Spent, Subject, Watch
+from .measure import Batch, Figure, Missing, Plan, Spent, Subject, Watch
 from .processes import ROOT, Process, drive
 from .results import Results
 from .server import start, visitor
@@ -281,7 +281,7 @@ def _workers(results: Results, place: Place) -> None:
                     name = f"{app.name}, {workers} workers"
                     results.number(f"memory of each worker, {name} (MiB)", Figure.of(process.memory()))
                     results.number(f"CPU of each request, {name} (µs)", used * 1e6)
-            except Exception as error:
+            except Missing as error:
                 results.missing[f"{app.name}, {workers} workers"] = str(error)
 
 

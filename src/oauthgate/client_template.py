@@ -37,8 +37,8 @@ def set_up(
     *,
     auth: httpx2.Auth,
     cookies: httpx2.Cookies,
-    hook: Any,  # noqa: ANN401
-    transport: Any,  # noqa: ANN401
+    hook: Any,  # noqa: ANN401 - of the client's colour
+    transport: Any,  # noqa: ANN401 - of the client's colour
 ) -> None:
     """Do what `client.__init__` does, with a hook that sees each request before it is sent."""
     kind = httpx2.Client if isinstance(client, httpx2.Client) else httpx2.AsyncClient

@@ -195,7 +195,7 @@ def main(config: str, log: str, stop: str) -> None:
         while not Path(stop).exists():
             try:
                 visitors.once()
-            except Exception as error:
+            except Exception as error:  # told to the test, and raised again
                 visitors.write({"error": repr(error)})
                 raise
     run(gate.close())

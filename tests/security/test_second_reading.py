@@ -248,6 +248,7 @@ def test_a_browser_over_http2_sees_its_own_change() -> None:
             return {"type": "http", "path": "/", "scheme": "https", "method": "GET",
                     "headers": [(b"cookie", each) for each in cookies]}  # fmt: skip
 
+        # The application of this test neither reads nor answers, so there is nothing to receive or send.
         await gate(scope(cookie), None, None)  # type: ignore[arg-type]
         elsewhere = Vault(remote, gate.gate.keys)
         key = f"user/{ticket.user_id}"

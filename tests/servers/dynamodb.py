@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
 
     def answer(self, target: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes] | None:
         """Status and body of the answer; None when the connection is to break."""
-        raise NotImplementedError
+        raise NotImplementedError  # the server and the fault proxy each have theirs
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news."""

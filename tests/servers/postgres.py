@@ -91,10 +91,10 @@ class _Process:
         self._groups: list[str | int] | None = [] if user else None
 
     def command(self) -> list[str]:
-        raise NotImplementedError
+        raise NotImplementedError  # PostgreSQL and PgBouncer each have their own
 
     def pid(self) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # as above
 
     def run(self, *command: str) -> None:
         """Run a program to its end as the server's user."""

@@ -50,7 +50,7 @@ class Listening(MemoryStore):
     def watch(self, within: float) -> None:
         self.within = within
 
-    def stamp(self, key: str) -> object | None:  # type: ignore[override]
+    def stamp(self, key: str) -> object | None:  # type: ignore[override] # memory's never is None
         return self.heard.stamp(key)
 
     async def get(self, key: str) -> Record | None:

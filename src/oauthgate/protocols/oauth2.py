@@ -164,9 +164,9 @@ def _build_token_request(provider: Provider, endpoint: str, form: dict[str, str]
     form, headers = dict(form), dict[str, str]()
     client_auth.apply(provider, form, headers, provider.issuer or endpoint)
     renamed = {provider.parameter_names.get(name, name): value for name, value in form.items()}
-    if provider.token_method == "GET":  # noqa: S105
+    if provider.token_method == "GET":  # noqa: S105 - an HTTP method
         return build("GET", endpoint, params=renamed, headers=headers)
-    if provider.token_body == "json":  # noqa: S105
+    if provider.token_body == "json":  # noqa: S105 - a media type
         return build("POST", endpoint, json=renamed, headers=headers)
     return build("POST", endpoint, form=renamed, headers=headers)
 

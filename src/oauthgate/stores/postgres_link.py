@@ -116,7 +116,7 @@ class Link:
 
     async def _wait(self, deadline: float, *, write: bool = False) -> bool:
         """Wait for the socket; true when there is something to read. Raises `StoreError` if overdue."""
-        raise NotImplementedError
+        raise NotImplementedError  # each colour has its own, below
 
 
 class BlockingLink(Link):
