@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -21,6 +21,7 @@ from .records import AccountRecord, Link, Session, Token, User
 from .sessions import Ticket
 from .stores import ABSENT
 from .users import Users
+from .vault import Change
 
 #: Seconds that the two writes of a new link may lie apart; an older claim without its link was left
 #: behind by a crash, or belongs to a link that was removed.
@@ -34,12 +35,18 @@ class Accounts(Users):
     # -- sign in
 
     async def login(
-        self, link: Link, *, sid: str = "", old: Ticket | None = None
+        self,
+        link: Link,
+        *,
+        sid: str = "",
+        old: Ticket | None = None,
+        beside: Callable[[str], Sequence[Change]] | None = None,
     ) -> tuple[Ticket, User, bool]:
         """Sign the owner of `link`'s account in, making the user on the first visit.
 
-        `old` is the session that this browser had: it ends, whoever's it was, so that no session id
-        survives a sign-in. Returns the new session's ticket, the user, and whether the user is new.
+        `beside` is asked, with the user's id, what else to write together with the sign-in. `old` is
+        the session that this browser had: it ends, whoever's it was, so that no session id survives a
+        sign-in. Returns the new session's ticket, the user, and whether the user is new.
         """
         while True:
             user_id, fresh = await self._owner(link, sessions.new_user_id())
@@ -53,7 +60,9 @@ class Accounts(Users):
             )
             async with self._claimed(user_id, link, fresh):
                 await self._hooks.run("login", user_id, link, new_user=fresh)
-                user = await self._sign_in(user_id, link, session, old)
+                user = await self._sign_in(
+                    user_id, link, session, old, beside(user_id) if beside is not None else ()
+                )
             if user is not None:
                 await self._confirm(user_id, link)
                 break
@@ -96,7 +105,12 @@ class Accounts(Users):
         return candidate, True
 
     async def _sign_in(
-        self, user_id: str, link: Link, session: Session, old: Ticket | None
+        self,
+        user_id: str,
+        link: Link,
+        session: Session,
+        old: Ticket | None,
+        beside: Sequence[Change],
     ) -> User | None:
         """Write link and session into the user's document; None when the claim was a dead one."""
 
@@ -113,7 +127,7 @@ class Accounts(Users):
                     user = sessions.without_session(user, held.id)
             return sessions.with_session(_with_link(user, link), session, self._policy, now)
 
-        changed = await self.update(user_id, change, create=True)
+        changed = await self.update(user_id, change, create=True, beside=beside)
         if changed is None:
             await self._release_if_dead(link, user_id)
         return changed
@@ -149,9 +163,13 @@ class Accounts(Users):
 
     # -- link
 
-    async def attach(self, user_id: str, session_id: str, link: Link) -> User:
-        """Link an account to a signed-in user. Raises `GateError` 409 when another user owns it, 403
-        when the session that asked for it is gone."""
+    async def attach(
+        self, user_id: str, session_id: str, link: Link, beside: Sequence[Change] = ()
+    ) -> User:
+        """Link an account to a signed-in user, and write `beside` together with it.
+
+        Raises `GateError` 409 when another user owns it, 403 when the session that asked for it is gone.
+        """
         owner, fresh = await self._owner(link, user_id)
         if owner != user_id:
             other = await self._vault.user(owner)
@@ -177,7 +195,7 @@ class Accounts(Users):
 
         async with self._claimed(user_id, link, fresh):
             await self._hooks.run("linked", user_id, link)
-            user = await self.update(user_id, change)
+            user = await self.update(user_id, change, beside=beside)
             if user is None:
                 raise GateError(
                     "session_mismatch", "you were signed out while linking; sign in and link again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from .io import IO
 from .records import Link, Session, User
 from .sessions import SessionPolicy, Ticket
 from .stores import ABSENT
-from .vault import Vault
+from .vault import Change, Vault
 
 #: Attempts of a compare-and-swap before the store counts as too busy.
 ATTEMPTS = 20
@@ -30,9 +30,16 @@ class Users:
         self._policy = policy
 
     async def update(
-        self, user_id: str, change: Callable[[User], User | None], *, create: bool = False
+        self,
+        user_id: str,
+        change: Callable[[User], User | None],
+        *,
+        create: bool = False,
+        beside: Sequence[Change] = (),
     ) -> User | None:
         """Read, change, write by version, again when another writer was faster.
+
+        `beside` is written together with the new document, and only then.
 
         `change` returns the new document, or None to leave it; then nothing is written and None is
         returned, as when there is no such user and `create` is false. Raises `GateError` 503.
@@ -47,7 +54,7 @@ class Users:
             if changed is None:
                 return None
             try:
-                await self._vault.put(key, changed, expect=found[1] if found else ABSENT)
+                await self._vault.put_all([Change(key, changed, found[1] if found else ABSENT), *beside])
             except Conflict:
                 await self._io.sleep(0.001 * attempt)
                 continue

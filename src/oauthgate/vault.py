@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from typing import NoReturn, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ from .errors import Conflict, GateError, SealError, StoreError
 from .keyring import KeyRing
 from .records import User, decode, encode
 from .seal import Keys, spelt
-from .stores import ANY, Expect, Store
+from .stores import ANY, Expect, Store, Write
 
 log = logging.getLogger("oauthgate.store")
 
@@ -54,6 +54,15 @@ class Opened:
         return f"Opened({self.user!r})"
 
 
+class Change(NamedTuple):
+    """One of several writes that belong together: the arguments of `Vault.put`."""
+
+    key: str
+    record: msgspec.Struct
+    expect: Expect = ANY
+    expires_at: float | None = None
+
+
 class Vault:
     """One gate's records. `reads` and `writes` count calls to the store.
 
@@ -75,6 +84,8 @@ class Vault:
         # Asked of this object, as a bridge has them when what it bridges has; `isinstance` would
         # remember an answer for the whole class.
         self._stamp: Callable[[str], object | None] | None = getattr(store, "stamp", None)
+        self._put_all: Callable[[Sequence[Write]], Awaitable[list[int]]] | None
+        self._put_all = getattr(store, "put_all", None)
         watch: Callable[[float], None] | None = getattr(store, "watch", None)
         self.near = near
         if watch is not None:
@@ -174,6 +185,37 @@ class Vault:
             _unavailable(error)
         finally:
             self._changed(key)
+
+    async def put_all(self, changes: Sequence[Change]) -> list[int]:
+        """Seal and write what belongs together: in one step where the store can, else in this order.
+
+        The first is the one to be conditional: a store that writes one after the other stops at the
+        first that fails. Raises `Conflict`, or `GateError` 503.
+        """
+        if self._put_all is None or len(changes) == 1:
+            return [
+                await self.put(key, record, expect=expect, expires_at=expires_at)
+                for key, record, expect, expires_at in changes
+            ]
+        if not self._checked:
+            await self.check_keys()
+        self.writes += len(changes)
+        for change in changes:
+            self._changed(change.key)
+        try:
+            return await self._put_all(
+                [
+                    Write(key, self.keys.seal(key, encode(record)), expires_at, expect)
+                    for key, record, expect, expires_at in changes
+                ]
+            )
+        except Conflict:
+            raise
+        except StoreError as error:
+            _unavailable(error)
+        finally:
+            for change in changes:
+                self._changed(change.key)
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         """Delete. Raises `Conflict`, or `GateError` 503."""

@@ -21,8 +21,9 @@ import pytest
 
 from oauthgate.errors import ConfigError, Conflict, StoreError
 from oauthgate.stepping import run
-from oauthgate.stores import ABSENT, sqlite
+from oauthgate.stores import ABSENT, ANY, Write, sqlite
 from oauthgate.stores.sqlite import SQLiteStore
+from oauthgate.stores.sqlite_statements import PURGE_BATCH, SCHEMA_VERSION, Statement
 
 NOBODY = 65534
 
@@ -92,11 +93,136 @@ def test_writes_are_durable(store: SQLiteStore) -> None:
     async def writer() -> object:
         other = store_at(store.path, blocking=False)
         connection = await other._writer()
-        rows = await connection.execute_fetchall("PRAGMA synchronous")
+        rows = await connection.read(Statement("PRAGMA synchronous", ()))
         await other.close()
         return list(rows)
 
     assert asyncio.run(writer()) == [(2,)]
+
+
+def test_a_fleeting_write_leaves_the_next_one_durable(store: SQLiteStore) -> None:
+    """What expires soon does not wait for the disk; the connection is back at FULL for what follows."""
+    soon = time.time() + 60
+    run(store.put("lease/k", b"v", expires_at=soon))
+    with pytest.raises(Conflict):
+        run(store.put("lease/k", b"w", expires_at=soon, expect=ABSENT))
+    with pytest.raises(StoreError):
+        run(store.put("lease/x", "no bytes", expires_at=soon))  # type: ignore[arg-type]
+    with store._connection() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_fleeting_write_outlives_its_process(path: Path, blocking: bool) -> None:
+    """It is spared the disk's wait, not the other processes' sight: kill -9 loses nothing."""
+
+    def work() -> None:
+        store = store_at(path, blocking=blocking)
+        put = store.put("lease/k", b"v", expires_at=time.time() + 60)
+        if blocking:
+            run(put)
+        else:
+            asyncio.run(put)
+        os.kill(os.getpid(), 9)
+
+    assert in_children(work) == [-9]
+    found = run(store_at(path).get("lease/k"))
+    assert found is not None
+    assert found.value == b"v"
+
+
+def test_fleeting_writes_alone_do_not_grow_the_log(path: Path) -> None:
+    """In place the WAL is not moved into the file; every now and then a write goes where it is."""
+
+    async def many() -> int:
+        store = store_at(path, blocking=False)
+        for number in range(20 * sqlite.CHECKPOINT_EVERY):
+            await store.put(f"flow-used/{number % 7}", b"v" * 3000, expires_at=time.time() + 60)
+        size = path.with_name("gate.db-wal").stat().st_size
+        await store.close()
+        return size
+
+    # 1,000 pages of 4 KiB are where SQLite begins to move them.
+    assert asyncio.run(many()) < 2 * (1000 + 2 * sqlite.CHECKPOINT_EVERY) * 4200
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_writes_at_once_are_answered_each_by_itself(path: Path, blocking: bool) -> None:
+    """Those that come while a commit is under way share the next one: conflicts and faults do not."""
+
+    async def put(store: SQLiteStore, number: int) -> object:
+        value: object = b"v" if number != 13 else "no bytes"
+        try:
+            return await store.put(f"k/{number % 10}", value, expect=ABSENT)  # type: ignore[arg-type]
+        except (Conflict, StoreError) as error:
+            return type(error)
+
+    async def all_at_once() -> list[object]:
+        store = store_at(path, blocking=blocking)
+        answers = await asyncio.gather(*(put(store, number) for number in range(30)))
+        await store.close()
+        return list(answers)
+
+    answers = asyncio.run(all_at_once())
+    assert [isinstance(answer, int) for answer in answers] == [True] * 10 + [False] * 20
+    assert [number for number, answer in enumerate(answers) if answer is StoreError] == [13]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_caller_that_goes_away_holds_up_nobody(path: Path, blocking: bool) -> None:
+    """A cancelled write is written or not; those behind it are answered."""
+
+    async def some_leave() -> list[object]:
+        store = store_at(path, blocking=blocking)
+        await store.open()
+        tasks = [asyncio.ensure_future(store.put(f"k/{number}", b"v")) for number in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::3]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for number in range(20):
+            if number % 3:
+                assert await store.get(f"k/{number}") is not None
+        await store.close()
+        return list(answers)
+
+    answers = asyncio.run(some_leave())
+    assert all(isinstance(answer, int) for number, answer in enumerate(answers) if number % 3)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_writes_that_belong_together_are_all_made_or_none(path: Path, blocking: bool) -> None:
+    async def work() -> None:
+        store = store_at(path, blocking=blocking)
+        first = Write("user/a", b"1", None, ABSENT)
+        beside = [Write("sid/a", b"2", time.time() + 60, ANY), Write("flow-used/a", b"3", None, ANY)]
+        versions = await store.put_all([first, *beside])
+        assert [
+            found.version for found in [await store.get(k) for k in ("user/a", "sid/a")] if found
+        ] == (versions[:2])
+        changed = [Write(write.key, b"new", None, ANY) for write in beside]
+        with pytest.raises(Conflict):
+            await store.put_all([*changed, first])
+        with pytest.raises(Conflict):
+            await store.put_all([first, *changed])
+        with pytest.raises(StoreError):
+            await store.put_all([*changed, Write("user/b", "no bytes", None, ANY)])  # type: ignore[arg-type]
+        # At once with others, as one group among them.
+        answers = await asyncio.gather(
+            store.put("k", b"v"),
+            store.put_all([*changed, first]),
+            store.put_all([Write("k/1", b"v", None, ABSENT), Write("k/2", b"v", None, ABSENT)]),
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [int, Conflict, list]
+        for write in beside:
+            held = await store.get(write.key)
+            assert held is not None
+            assert held.value == write.value
+        assert await store.get("k/2") is not None
+        await store.close()
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +238,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     """Row 106: a file of a newer version is neither read nor changed, and the error says what to do."""
     run(_closing(store_at(path), "k"))
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version={sqlite.SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
         connection.execute("ALTER TABLE oauthgate RENAME TO renamed")
     for blocking in (True, False):
         store = store_at(path, blocking=blocking)
@@ -181,7 +307,7 @@ def test_eight_processes_open_a_new_file_at_once(tmp_path: Path) -> None:
         codes = in_children(*(lambda number=number: work(number) for number in range(8)))
         assert codes == [0] * 8
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (sqlite.SCHEMA_VERSION,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert connection.execute("SELECT count(*) FROM oauthgate").fetchone() == (8,)
@@ -362,7 +488,7 @@ def test_a_full_disk_is_an_error_and_passes(tmp_path: Path) -> None:
 
 def test_purge_goes_in_batches(store: SQLiteStore) -> None:
     """A purge of many records is many short writes, so that no other writer waits for all of them."""
-    total = 2 * sqlite.PURGE_BATCH + 17
+    total = 2 * PURGE_BATCH + 17
     with store._connection() as connection:
         connection.executemany(
             "INSERT INTO oauthgate VALUES (?, x'00', 1, 1.0)", ((f"dead/{n}",) for n in range(total))

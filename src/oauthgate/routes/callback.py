@@ -22,11 +22,12 @@ from ..providers import Provider
 from ..records import UsedFlow
 from ..stores import ABSENT
 from ..telemetry import count, span
+from ..vault import Change
 from ..visits import Visit
 from .context import Context
-from .provider_logout import remember_sid
+from .provider_logout import remembered_sid
 from .start import begin
-from .used_flows import mark_done, marker_of, second_delivery, without_flow
+from .used_flows import done, give_up, marker_of, second_delivery, without_flow
 
 #: Parameters of a callback; a request that splits or repeats them is refused.
 _PARAMETERS = (
@@ -149,7 +150,7 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
     except GateError as error:
         count("oauthgate.errors", provider=provider.name, code=error.code)
         # A second delivery that waits for this one need not wait any longer.
-        await mark_done(context, marker)
+        await give_up(context, marker)
         error.provider = error.provider or provider.name
         return context.error(error).with_header("Set-Cookie", _end_cookie(context, complete, flow))
 
@@ -185,26 +186,31 @@ async def _complete(
     if flow.carry:
         link = msgspec.structs.replace(link, extra=dict(flow.carry))
     cookies = [_end_cookie(context, provider, flow)]
+    target = context.site.target(flow.target)
+
+    def beside(user_id: str) -> list[Change]:
+        ended = done(marker, user_id=user_id, account_id=link.account_id, target=target)
+        if found.sid and flow.purpose == "login":
+            return [remembered_sid(context, provider, found.sid, user_id), ended]
+        return [ended]
+
     if flow.purpose == "link":
-        user = await gate.accounts.attach(flow.user_id, flow.session_id, link)
+        await gate.accounts.attach(flow.user_id, flow.session_id, link, beside(flow.user_id))
         count("oauthgate.links", provider=provider.name)
-        after = visit
+        ticket = None
     else:
         old = context.ticket()[0]
-        ticket, user, _ = await gate.accounts.login(link, sid=found.sid, old=old)
+        ticket, _, _ = await gate.accounts.login(link, sid=found.sid, old=old, beside=beside)
         if old is None and flow.user_id:
             # The old session's cookie did not come along (a cross-site POST): it ends all the same.
             await gate.accounts.end_sessions(flow.user_id, lambda held: held.id == flow.session_id)
         count("oauthgate.logins", provider=provider.name)
-        if found.sid:
-            await remember_sid(context, provider, found.sid, user.id)
         cookies.insert(0, context.session_cookie(ticket))
-        after = await gate.visit(ticket, bearer=False)
-    target = context.site.target(flow.target)
-    await mark_done(context, marker, user_id=user.id, account_id=link.account_id, target=target)
     await gate.vault.tidy()
-    if flow.then and after is not None:
-        return await _next_link(context, flow, after, cookies)
+    if flow.then:
+        after = visit if ticket is None else await gate.visit(ticket, bearer=False)
+        if after is not None:
+            return await _next_link(context, flow, after, cookies)
     return redirect(target, cookies)
 
 

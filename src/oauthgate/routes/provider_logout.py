@@ -17,7 +17,8 @@ from ..protocols.oauth2 import authorization_origin
 from ..protocols.paths import account_id
 from ..providers import Provider
 from ..records import ProviderSession, Session, UsedFlow
-from ..stores import ABSENT, ANY
+from ..stores import ABSENT
+from ..vault import Change
 from .context import Context
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -126,12 +127,11 @@ async def _end_by_sid(context: Context, provider: Provider, sid: str) -> None:
             )
 
 
-async def remember_sid(context: Context, provider: Provider, sid: str, user_id: str) -> None:
-    """Keep which user a provider's session belongs to, so that its end can be obeyed by `sid` alone."""
+def remembered_sid(context: Context, provider: Provider, sid: str, user_id: str) -> Change:
+    """Which user a provider's session belongs to, so that its end can be obeyed by `sid` alone."""
     digest = context.gate.vault.hash_key("sid", f"{provider.name}\x00{sid}")
     until = time.time() + context.gate.config.absolute_timeout
-    record = ProviderSession(user_id=user_id)
-    await context.gate.vault.put(f"sid/{digest}", record, expect=ANY, expires_at=until)
+    return Change(f"sid/{digest}", ProviderSession(user_id=user_id), expires_at=until)
 
 
 def _oidc_provider(context: Context, name: str) -> Provider:

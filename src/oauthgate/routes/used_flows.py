@@ -6,6 +6,7 @@ delivery, so that two at once both end well and a later one does no harm.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 
@@ -15,7 +16,7 @@ from ..flows import LIFETIME, Flow
 from ..messages import Response
 from ..records import UsedFlow
 from ..seal import spelt
-from ..stores import ANY
+from ..vault import Change
 from .context import Context
 
 #: Seconds that a second delivery of a callback waits for the first one.
@@ -28,14 +29,16 @@ def marker_of(state: str) -> str:
     return "flow-used/" + spelt(hashlib.sha256(state.encode("utf-8", "surrogatepass")).digest())
 
 
-async def mark_done(
-    context: Context, marker: str, *, user_id: str = "", account_id: str = "", target: str = ""
-) -> None:
+def done(marker: str, *, user_id: str = "", account_id: str = "", target: str = "") -> Change:
+    """The marker's record once the flow has come to its end, written together with what it came to."""
     record = UsedFlow(done=True, user_id=user_id, account_id=account_id, target=target)
-    try:
-        await context.gate.vault.put(marker, record, expect=ANY, expires_at=time.time() + LIFETIME)
-    except GateError:
-        return  # the sign-in itself is done; only a second delivery will not know it
+    return Change(marker, record, expires_at=time.time() + LIFETIME)
+
+
+async def give_up(context: Context, marker: str) -> None:
+    """Tell a second delivery that the first one came to nothing."""
+    with contextlib.suppress(GateError):
+        await context.gate.vault.put_all([done(marker)])
 
 
 async def second_delivery(context: Context, flow: Flow, marker: str) -> Response:

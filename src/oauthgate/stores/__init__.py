@@ -9,18 +9,20 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from ..errors import ConfigError, Conflict
-from .base import ABSENT, ANY, Expect, Record, Stamped, Store, Watching
+from .base import ABSENT, ANY, Batching, Expect, Record, Stamped, Store, Watching, Write
 from .bridge import bridge
 
 __all__ = [
     "ABSENT",
     "ANY",
+    "Batching",
     "Conflict",
     "Expect",
     "Record",
     "Stamped",
     "Store",
     "Watching",
+    "Write",
     "bridge",
     "known_schemes",
     "make_store",

@@ -7,7 +7,7 @@ sees a secret. `oauthgate.testing.StoreContract` is what a store must pass.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 
@@ -80,6 +80,30 @@ class Store(Protocol):
 
     async def purge(self, now: float) -> int:
         """Drop records that expired before `now` (Unix seconds), in bounded batches; how many."""
+
+
+class Write(NamedTuple):
+    """One of several writes that belong together: the arguments of `Store.put`."""
+
+    key: str
+    value: bytes
+    expires_at: float | None
+    expect: Expect
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """What a store may offer beside: several writes at the price of one.
+
+    Where it is not offered the gate writes one after the other, in the order given, and stops at the
+    first that fails. So this changes what a sign-in costs, and not what it means.
+    """
+
+    async def put_all(self, writes: Sequence[Write]) -> list[int]:
+        """All of the writes, or none of them, in one atomic step; their new versions.
+
+        Raises `oauthgate.errors.Conflict` when what one of them expects does not hold, and
+        `oauthgate.errors.StoreError`; nothing is written then."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ each call: slower, and its author's to document, but the same contract.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from .base import ANY, Expect, Record, Store
@@ -28,6 +29,8 @@ class BridgedStore:
             self.stamp = inner.stamp
         if hasattr(inner, "watch"):
             self.watch = inner.watch
+        if hasattr(inner, "put_all"):
+            self.put_all = partial(self._call, inner.put_all)
 
     async def _call(self, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - either colour
         if self._colour == "sync" and self._blocking:

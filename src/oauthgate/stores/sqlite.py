@@ -18,72 +18,29 @@ import sqlite3
 import stat
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from ..errors import ConfigError, Conflict, StoreError
+from ..errors import ConfigError, StoreError
 from ..loop_end import at_loop_end
-from .base import ABSENT, ANY, Expect, Record
+from . import sqlite_statements as statements
+from .base import ANY, Expect, Record, Write
+from .sqlite_commit import Answers, Together, commit, is_busy
+from .sqlite_statements import Row, Statement
 from .wal_index import WalIndex, wal_index
 
 if TYPE_CHECKING:
-    import aiosqlite
+    from .sqlite_writer import Writer
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS oauthgate (
-    key TEXT PRIMARY KEY NOT NULL,
-    value BLOB NOT NULL,
-    version INTEGER NOT NULL,
-    expires_at REAL
-) STRICT;
-CREATE INDEX IF NOT EXISTS oauthgate_expires_at
-    ON oauthgate (expires_at) WHERE expires_at IS NOT NULL;
-"""
 #: Milliseconds that a writer waits for another one before the store counts as unavailable.
 BUSY_TIMEOUT = 5_000
-PURGE_BATCH = 200
-
-_GET = "SELECT value, version, expires_at FROM oauthgate WHERE key = ?"
-# An expired row counts as absent: the insert takes its place, with a version that was never used.
-_PUT_ANY = """
-INSERT INTO oauthgate (key, value, version, expires_at) VALUES (:key, :value, :fresh, :expires_at)
-ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = version + 1,
-    expires_at = excluded.expires_at
-RETURNING version
-"""
-_PUT_ABSENT = """
-INSERT INTO oauthgate (key, value, version, expires_at) VALUES (:key, :value, :fresh, :expires_at)
-ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = version + 1,
-    expires_at = excluded.expires_at
-WHERE oauthgate.expires_at <= :now
-RETURNING version
-"""
-_PUT_VERSION = """
-UPDATE oauthgate SET value = :value, version = version + 1, expires_at = :expires_at
-WHERE key = :key AND version = :expect AND (expires_at IS NULL OR expires_at > :now)
-RETURNING version
-"""
-_DELETE = "DELETE FROM oauthgate WHERE key = :key RETURNING version, expires_at"
-_DELETE_VERSION = """
-DELETE FROM oauthgate WHERE key = :key AND version = :expect
-    AND (expires_at IS NULL OR expires_at > :now)
-RETURNING version, expires_at
-"""
-_SCAN = """
-SELECT key, value, version, expires_at FROM oauthgate
-WHERE key >= ? AND key < ? AND key IS NOT ? AND (expires_at IS NULL OR expires_at > ?)
-ORDER BY key LIMIT 500
-"""
-_PURGE = """
-DELETE FROM oauthgate WHERE rowid IN (
-    SELECT rowid FROM oauthgate WHERE expires_at <= ? LIMIT ?
-) RETURNING 1
-"""
-
-Row = tuple[object, ...]
+#: Seconds: what expires within them is not worth a wait for the disk. It outlives the process all the
+#: same; a power failure may lose the last ones, together with whoever counted on them.
+FLEETING = 3600.0
+#: Fleeting writes of one process between two that go with the others; those move the WAL into the file.
+CHECKPOINT_EVERY = 256
 
 
 class SQLiteStore:
@@ -107,9 +64,10 @@ class SQLiteStore:
         self._idle: list[sqlite3.Connection] = []
         self._index: WalIndex | None = None
         self._index_sought = False
-        self._writers: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, asyncio.Task[aiosqlite.Connection]
-        ] = weakref.WeakKeyDictionary()
+        self._fleeting = 0
+        self._writers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Writer]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = (
             weakref.WeakKeyDictionary()
         )
@@ -154,14 +112,15 @@ class SQLiteStore:
             with self._errors():
                 connection = self._connect()
         try:
-            row = connection.execute(_GET, (key,)).fetchone()
+            row = connection.execute(statements.GET, (key,)).fetchone()
         except sqlite3.Error as error:
             self._forget_index()
             connection.close()
-            if self.blocking or not _is_busy(error):
+            if self.blocking or not is_busy(error):
                 raise self._fault(error) from None
             # Somebody holds the file for himself; waiting for that is for aiosqlite's thread.
-            rows = await self._write(_GET, (key,))
+            with self._errors():
+                rows = await (await self._writer()).read(Statement(statements.GET, (key,)))
             row = rows[0] if rows else None
         else:
             self._idle.append(connection)
@@ -177,44 +136,43 @@ class SQLiteStore:
     async def put(
         self, key: str, value: bytes, *, expires_at: float | None = None, expect: Expect = ANY
     ) -> int:
-        statement = _PUT_VERSION
-        if expect is ANY:
-            statement = _PUT_ANY
-        elif expect is ABSENT:
-            statement = _PUT_ABSENT
-        rows = await self._write(
-            statement,
-            {
-                "key": key,
-                "value": value,
-                "expires_at": expires_at,
-                "fresh": secrets.randbits(52),
-                "expect": expect if isinstance(expect, int) else 0,
-                "now": self.clock(),
-            },
+        now = self.clock()
+        statement = statements.put(key, value, expires_at, expect, now)
+        fleeting = expires_at is not None and expires_at - now <= FLEETING
+        rows = await (self._write_in_place(statement) if fleeting else self._write(statement))
+        return statements.new_version(key, expect, rows)
+
+    async def put_all(self, writes: Sequence[Write]) -> list[int]:
+        """See `base.Batching`: one transaction."""
+        now = self.clock()
+        answers = await self._commit(
+            [
+                statements.put(write.key, write.value, write.expires_at, write.expect, now)
+                for write in writes
+            ]
         )
-        if not rows:
-            kind = key.partition("/")[0]
-            raise Conflict(f"the record {kind}/… is not as the writer expected ({expect!r})")
-        return int(str(rows[0][0]))
+        if answers is None:
+            raise statements.conflict(writes[0].key, writes[0].expect)
+        return [
+            statements.new_version(write.key, write.expect, rows)
+            for write, rows in zip(writes, answers, strict=True)
+        ]
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         now = self.clock()
+        rows = await self._write(statements.delete(key, expect, now))
         if isinstance(expect, int):
-            rows = await self._write(_DELETE_VERSION, {"key": key, "expect": expect, "now": now})
             if not rows:
-                kind = key.partition("/")[0]
-                raise Conflict(f"the record {kind}/… was changed by another writer")
+                raise statements.conflict(key, expect)
             return True
-        rows = await self._write(_DELETE, {"key": key})
         return bool(rows) and (rows[0][1] is None or float(str(rows[0][1])) > now)
 
     async def scan(self, prefix: str) -> AsyncIterator[tuple[str, Record]]:
         # Page by page: a read transaction held open over user code would stop the WAL's checkpoint.
-        start, last, end = prefix, None, _after(prefix)
+        start, last, end = prefix, None, statements.after(prefix)
         while True:
             with self._connection() as connection:
-                rows = connection.execute(_SCAN, (start, end, last, self.clock())).fetchall()
+                rows = connection.execute(statements.SCAN, (start, end, last, self.clock())).fetchall()
             for key, value, version, expires_at in rows:
                 yield key, Record(value, version, expires_at)
             if not rows:
@@ -224,30 +182,55 @@ class SQLiteStore:
     async def purge(self, now: float) -> int:
         total = 0
         while True:
-            rows = await self._write(_PURGE, (now, PURGE_BATCH))
+            rows = await self._write(statements.purge(now))
             total += len(rows)
-            if len(rows) < PURGE_BATCH:
+            if len(rows) < statements.PURGE_BATCH:
                 return total
 
     # -- connections
 
-    async def _write(self, statement: str, values: dict[str, object] | tuple[object, ...]) -> list[Row]:
-        if self.blocking:
-            with self._connection() as connection:
-                return connection.execute(statement, values).fetchall()
-        with self._errors():
-            writer = await self._writer()
-            return [tuple(row) for row in await writer.execute_fetchall(statement, values)]
+    async def _write(self, statement: Statement) -> list[Row]:
+        """Write and wait for the disk; the rows that the statement answers with."""
+        answers = await self._commit([statement])
+        return answers[0] if answers else []
 
-    async def _writer(self) -> aiosqlite.Connection:
-        """This event loop's aiosqlite connection. Two first writers share one connecting task."""
+    async def _commit(self, together: Together) -> Answers:
+        if not self.blocking:
+            with self._errors():
+                return await (await self._writer()).write(together)
+        with self._connection() as connection:
+            return commit(connection, [together])[0]
+
+    async def _write_in_place(self, statement: Statement) -> list[Row]:
+        """Write without a wait for the disk, and so without a hop to another thread."""
+        self._fleeting += 1
+        if self._fleeting % CHECKPOINT_EVERY == 0:
+            return await self._write(statement)
+        with self._connection() as connection:
+            if self.blocking:
+                connection.execute("PRAGMA synchronous=NORMAL")
+            try:
+                return connection.execute(*statement).fetchall()
+            except sqlite3.OperationalError as error:
+                if self.blocking or not is_busy(error):
+                    raise
+            finally:
+                if self.blocking:
+                    connection.execute("PRAGMA synchronous=FULL")
+        # Another writer is at it; waiting for that is for aiosqlite's thread.
+        return await self._write(statement)
+
+    async def _writer(self) -> Writer:
+        """This event loop's writer. Two first writes share one connecting task."""
         loop = asyncio.get_running_loop()
         self._check_process()
         task = self._writers.get(loop)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
+            from .sqlite_writer import Writer  # only where there is an event loop
+
             with self._connection():
                 pass  # makes file and schema, in place, once
-            task = loop.create_task(self._open_writer())
+            task = loop.create_task(Writer.open(self.path, BUSY_TIMEOUT))
             self._writers[loop] = task
             self._ends[loop] = at_loop_end(self._close_writer)
         return await asyncio.shield(task)
@@ -259,17 +242,6 @@ class SQLiteStore:
         if writer is not None:
             with contextlib.suppress(sqlite3.Error):
                 await (await writer).close()
-
-    async def _open_writer(self) -> aiosqlite.Connection:
-        import aiosqlite  # only where there is an event loop
-
-        connection = aiosqlite.connect(self.path, isolation_level=None)
-        # A process must be able to end although a loop was dropped without closing its store.
-        connection._thread.daemon = True
-        opened = await connection
-        await opened.execute_fetchall(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
-        await opened.execute_fetchall("PRAGMA synchronous=FULL")
-        return opened
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -320,7 +292,7 @@ class SQLiteStore:
                 except sqlite3.Error as error:
                     # Where waiting could be a deadlock (several processes that switch a new file to
                     # WAL at once) SQLite does not wait by itself.
-                    if not _is_busy(error) or time.monotonic() > until:
+                    if not is_busy(error) or time.monotonic() > until:
                         raise
                     if connection.in_transaction:
                         connection.rollback()
@@ -332,20 +304,24 @@ class SQLiteStore:
 
     def _set_up(self, connection: sqlite3.Connection, created: bool) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
+        if version > statements.SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path} was written by a newer oauthgate (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}): upgrade oauthgate"
+                f"{statements.SCHEMA_VERSION}): upgrade oauthgate"
             )
-        if version < SCHEMA_VERSION or created:
+        if version < statements.SCHEMA_VERSION or created:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
             connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {statements.SCHEMA} "
+                f"PRAGMA user_version={statements.SCHEMA_VERSION}; COMMIT;"
             )
-        connection.execute("PRAGMA synchronous=FULL")
-        if not self.blocking:
-            # Reads are made on the event loop, which must not wait for a lock.
+        if self.blocking:
+            connection.execute("PRAGMA synchronous=FULL")
+        else:
+            # This one is used on the event loop, which must wait neither for a lock nor for the disk.
             connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0").fetchone()
 
     def _fault(self, error: sqlite3.Error) -> StoreError:
         reason = getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -373,23 +349,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _after(prefix: str) -> str | bytes:
-    """What sorts after every key that starts with `prefix` (SQLite compares text as UTF-8 bytes)."""
-    kept = prefix.rstrip("\U0010ffff")
-    if not kept:
-        return b""  # any blob sorts after all text
-    following = ord(kept[-1]) + 1
-    # Surrogates are no text of their own: the character after U+D7FF is U+E000.
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
-
-
 def _close_idle(idle: list[sqlite3.Connection], owner: list[int]) -> None:
     while idle and owner[0] == os.getpid():
         idle.pop().close()
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _prepare_file(path: Path) -> bool:
