@@ -84,8 +84,6 @@ class Vault:
         # Asked of this object, as a bridge has them when what it bridges has; `isinstance` would
         # remember an answer for the whole class.
         self._stamp: Callable[[str], object | None] | None = getattr(store, "stamp", None)
-        self._put_all: Callable[[Sequence[Write]], Awaitable[list[int]]] | None
-        self._put_all = getattr(store, "put_all", None)
         watch: Callable[[float], None] | None = getattr(store, "watch", None)
         self.near = near
         if watch is not None:
@@ -192,7 +190,9 @@ class Vault:
         The first is the one to be conditional: a store that writes one after the other stops at the
         first that fails. Raises `Conflict`, or `GateError` 503.
         """
-        if self._put_all is None or len(changes) == 1:
+        together: Callable[[Sequence[Write]], Awaitable[list[int]]] | None
+        together = getattr(self.store, "put_all", None)
+        if together is None or len(changes) == 1:
             return [
                 await self.put(key, record, expect=expect, expires_at=expires_at)
                 for key, record, expect, expires_at in changes
@@ -203,7 +203,7 @@ class Vault:
         for change in changes:
             self._changed(change.key)
         try:
-            return await self._put_all(
+            versions: list[int] = await together(
                 [
                     Write(key, self.keys.seal(key, encode(record)), expires_at, expect)
                     for key, record, expect, expires_at in changes
@@ -216,6 +216,7 @@ class Vault:
         finally:
             for change in changes:
                 self._changed(change.key)
+        return versions
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         """Delete. Raises `Conflict`, or `GateError` 503."""

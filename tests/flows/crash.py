@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from oauthgate.stores import ANY, Expect
+from oauthgate.stores import ANY, Expect, Write
 from tests.support import Kind, site_under_test
 
 from .steps import CountingStore
@@ -43,10 +44,25 @@ class FatalStore(CountingStore):
             os._exit(KILLED)
 
 
-def serve_once(kind: Kind, config: dict[str, Any], fatal: int, request: dict[str, Any]) -> None:
+class FatalBatchingStore(FatalStore):
+    """The same, with what belongs together as one write."""
+
+    async def put_all(self, writes: Sequence[Write]) -> list[int]:
+        if self.fatal == 0:
+            os._exit(KILLED)
+        self.count["put"] += 1
+        inner: Any = self.inner
+        versions: list[int] = await inner.put_all(writes)
+        self._die()
+        return versions
+
+
+def serve_once(
+    kind: Kind, config: dict[str, Any], fatal: int, request: dict[str, Any], together: bool
+) -> None:
     """Answer one request; exit with `KILLED` at the write, with 0 when there were fewer of them."""
     with site_under_test(kind, config) as site:
-        store = FatalStore(site.gate.vault.store)
+        store = (FatalBatchingStore if together else FatalStore)(site.gate.vault.store)
         store.fatal = fatal
         site.gate.vault.store = store
         answer = site.browser().request(**request)
