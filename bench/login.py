@@ -39,8 +39,8 @@ def token_request(remote: Remote, url: str) -> Subject:
 
         async def many(count: int) -> Spent:
             watch = Watch()
-            for _ in range(count):
-                back = remote.authorize(remote.authorization_url(url))
+            backs = [remote.authorize(remote.authorization_url(url)) for _ in range(count)]
+            for back in backs:
                 code = parse_qs(urlsplit(back).query)["code"][0]
                 form = {"grant_type": "authorization_code", "code": code}
                 with watch:
@@ -69,6 +69,15 @@ def _callback(back: str) -> tuple[str, str]:
     return parts.path, parts.query
 
 
+def _authorized(remote: Remote, started: list[Answer]) -> list[tuple[str, str]]:
+    """The people's part, for all of a batch before the callbacks begin: a server is busy with its own
+    work, and not each time in the middle of another program's."""
+    return [
+        _callback(remote.authorize(_location(answer), person % PEOPLE))
+        for person, answer in enumerate(started)
+    ]
+
+
 def _done(answer: Answer) -> None:
     assert answer.status in (200, 302, 303, 307), (answer.status, answer.body[:500])
     assert answer.cookies() or answer.body == b"signed in", "nobody was signed in"
@@ -83,15 +92,12 @@ def asgi_login(
         driver = AsgiDriver(site.make(url, place), stack)
 
         async def many(count: int) -> Spent:
-            watch = Watch()
+            watch, groups = Watch(), []
             for _ in range(count):
                 with contextlib.nullcontext() if callback_only else watch:
                     ways = [driver.ask(site.start) for _ in range(together)]
-                    started = await asyncio.gather(*ways) if together > 1 else [await ways[0]]
-                backs = [
-                    _callback(remote.authorize(_location(answer), person % PEOPLE))
-                    for person, answer in enumerate(started)
-                ]
+                    groups.append(await asyncio.gather(*ways) if together > 1 else [await ways[0]])
+            for started, backs in [(started, _authorized(remote, started)) for started in groups]:
                 with watch:
                     ends = [
                         driver.ask(path, _jar(answer), query)
@@ -119,14 +125,11 @@ def wsgi_login(site: Site, remote: Remote, url: str, place: Place, together: int
         )
 
         def many(count: int) -> Spent:
-            watch = Watch()
+            watch, groups = Watch(), []
             for _ in range(count):
                 with watch:
-                    started = each(lambda _: driver.get(site.start), range(together))
-                backs = [
-                    _callback(remote.authorize(_location(answer), person % PEOPLE))
-                    for person, answer in enumerate(started)
-                ]
+                    groups.append(each(lambda _: driver.get(site.start), range(together)))
+            for started, backs in [(started, _authorized(remote, started)) for started in groups]:
                 with watch:
                     ended = each(
                         lambda back, answer: driver.get(back[0], _jar(answer), back[1]), backs, started
