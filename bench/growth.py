@@ -1,4 +1,4 @@
-"""Growth: users, links and workers; bytes, memory and the time of an import.
+"""Growth: users, links and workers; bytes, memory, the time of an import and of a cold start.
 
 The users of a file are written in bulk, sealed as the gate would have sealed them, each with three
 links and the claims of their accounts.
@@ -27,6 +27,7 @@ from oauthgate.io_blocking import BlockingIO
 from oauthgate.stepping import run as step
 from oauthgate.stores import ABSENT
 
+from . import cold
 from .apps import WSGI, App, Place, starlette_gate
 from .driver import AsgiDriver
 from .measure import Batch, Figure, Missing, Plan, Spent, Subject, Watch
@@ -63,6 +64,7 @@ def run(results: Results, place: Place) -> None:
     _users(results, place)
     _links(results, place)
     _imports(results)
+    cold.run(results)
     _workers(results, place)
 
 

@@ -27,6 +27,10 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 #: Opened users kept in this process, to spare opening and decoding what has not changed.
 CACHE_SIZE = 2048
+#: Seconds by which the two clocks may have come apart. With more, this process was frozen in between, as
+#: a Lambda function is between two events: nobody told it anything, and its monotonic clock may have
+#: stood still.
+FROZEN = 0.25
 #: Seconds between two clean-ups by one process. Expiry is checked at use; this only frees space.
 TIDY_EVERY = 600.0
 #: Says of a store that it is being filled from another one (`copying.py`), as JSON in clear.
@@ -36,11 +40,11 @@ COPY_MARK = "meta/store-copy"
 class Opened:
     """A user's document as it was read: `value` sealed, `user` decoded, at `version`.
 
-    `stamp` and `until` (`time.monotonic`) are what is needed to tell later, without asking the store,
-    whether it still is the latest.
+    `stamp`, `until` (`time.monotonic`) and `drift` are what is needed to tell later, without asking the
+    store, whether it still is the latest.
     """
 
-    __slots__ = ("key", "stamp", "until", "user", "value", "version")
+    __slots__ = ("drift", "key", "stamp", "until", "user", "value", "version")
 
     def __init__(self, key: str, value: bytes, user: User, version: int) -> None:
         self.key = key
@@ -49,6 +53,7 @@ class Opened:
         self.version = version
         self.stamp: object | None = None
         self.until = 0.0
+        self.drift = 0.0
 
     def __repr__(self) -> str:
         return f"Opened({self.user!r})"
@@ -143,10 +148,13 @@ class Vault:
                 self._forget_oldest()
         # A write of ours in the meantime may not have been told by the store yet.
         found.stamp, found.until = (stamp, until) if changes == self._changes else (None, 0.0)
+        found.drift = time.time() - time.monotonic()
         return found
 
     def holds(self, found: Opened) -> bool:
         """Whether a document that was read may be used again without asking the store."""
+        if self.near and abs(time.time() - time.monotonic() - found.drift) > FROZEN:
+            return False
         then = found.stamp
         if then is not None and self._stamp is not None:
             now = self._stamp(found.key)

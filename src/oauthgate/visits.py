@@ -112,7 +112,8 @@ class Visitor(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def _below(self) -> str:
         place = self._place
-        return f"{self._mount if place.mount is None else place.mount}{place.prefix}"
+        mount = self._mount.rstrip("/") if place.mount is None else place.mount
+        return f"{mount}{place.prefix}"
 
 
 def page_target(path: str, query: str, prefix: str) -> str:
