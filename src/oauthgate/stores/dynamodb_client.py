@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import ConfigError, StoreError
@@ -50,17 +51,12 @@ class Client:
     """Requests about one table. Raises `ConfigError` where boto3 is not installed."""
 
     def __init__(self, place: Place) -> None:
-        try:
-            # Not at the head of the file: it takes a quarter of a second, for this store's users only.
-            import boto3  # noqa: F401 - whether it is there
-            from botocore.exceptions import BotoCoreError, ClientError
-        except ImportError:
+        if find_spec("boto3") is None:
             raise ConfigError(
                 "[oauthgate] store: dynamodb:// needs the package boto3, which is not installed: "
                 'pip install "oauthgate[dynamodb]"'
-            ) from None
+            )
         self.place = place
-        self._errors = (BotoCoreError, ClientError, OSError, UnicodeError)
         self._by_process: dict[int, _Held] = {}
 
     def send(self, operation: str, *, repeat: bool = False, **parameters: object) -> dict[str, Any]:
@@ -74,7 +70,7 @@ class Client:
         while True:
             try:
                 return self._once(operation, parameters)
-            except self._errors as error:
+            except boto_errors() as error:
                 if code_of(error) == "ConditionalCheckFailedException":
                     response: dict[str, Any] = getattr(error, "response", {})
                     raise Unmet(response.get("Item", {}), in_doubt=in_doubt) from None
@@ -93,14 +89,14 @@ class Client:
         """Make the client. Raises `StoreError`."""
         try:
             self._client(self._held())
-        except self._errors as error:
+        except boto_errors() as error:
             raise fault(self.place, error) from None
 
     def close(self) -> None:
         """Close the connections of this process; the next request makes new ones."""
         held = self._by_process.pop(os.getpid(), None)
         if held is not None and held.client is not None:
-            with contextlib.suppress(*self._errors):
+            with contextlib.suppress(*boto_errors()):
                 held.client.close()
 
     def _once(self, operation: str, parameters: dict[str, object]) -> dict[str, Any]:
@@ -131,6 +127,14 @@ class Client:
                 if held.client is None:
                     held.client = _make(self.place)
         return held.client
+
+
+def boto_errors() -> tuple[type[Exception], ...]:
+    """What boto3 raises. Loading boto3 takes a quarter of a second: not before the first request of
+    all, or a Lambda function would start that much later for a visitor who needs none."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (BotoCoreError, ClientError, OSError, UnicodeError)
 
 
 def _make(place: Place) -> Any:  # noqa: ANN401 - boto3 has no types

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ..errors import StoreError
-from .dynamodb_client import Client
+from .dynamodb_client import Client, boto_errors
 from .dynamodb_faults import code_of, fault
 from .dynamodb_url import read_url
 
@@ -91,7 +91,7 @@ class _Maker(Client):
     def _ask(self, operation: str, **parameters: object) -> dict[str, Any]:
         try:
             return self._once(operation, parameters)
-        except self._errors as error:
+        except boto_errors() as error:
             code = code_of(error)
             if code == "ResourceInUseException":
                 raise _There from None
