@@ -1,6 +1,6 @@
 # Everything starts here. Needed: Python 3.11 or newer; the rest is fetched into .venv by itself, once.
 #
-#   make demo               the FastAPI example with local providers; APP=flask, PORT=8080
+#   make demo               the FastAPI example with local providers; APP=flask or spa, PORT=8080
 #   make test               the tests; ARGS="-k pkce -x" goes to pytest
 #   make check              format, lint and types, changing nothing
 #   make format             put the format right

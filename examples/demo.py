@@ -25,7 +25,12 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / ".demo"
-APPS = {"fastapi": ("FastAPI", "main"), "flask": ("Flask", "app")}
+APPS = {
+    "fastapi": ("FastAPI", "fastapi_app", "main"),
+    "flask": ("Flask", "flask_app", "app"),
+    "now_playing": ("an invitation", "now_playing", "now_playing"),
+    "spa": ("a single-page app", "spa", "spa"),
+}
 PROVIDERS = {"twitter": "Twitter", "spotify": "Spotify", "corp": "Example ID"}
 TOKEN_LIFETIME = 30
 """Seconds a token of the local Spotify lives: short, so that refreshing can be watched."""
@@ -57,6 +62,15 @@ def main() -> None:
 
 def greeting(app: str, url: str) -> str:
     """The address, and what to click."""
+    if app == "now_playing":
+        invitation = "/_oauth/twitter/login?email=ada@example.com&pin=4711&then=spotify"
+        return f"""
+Now playing, by invitation:  {url}    (Ctrl-C stops it)
+
+  1. Open an invitation:  {url}{invitation}
+  2. Sign in with Twitter and then with Spotify, as Ada or Grace. The providers are local.
+  3. Invite the other one in a private window. There are 25 places; at {url}/_oauth/ you sign out.
+"""
     return f"""
 Now playing, with {APPS[app][0]}:  {url}    (Ctrl-C stops it)
 
@@ -104,7 +118,7 @@ def configure(app: str, port: int, addresses: Mapping[str, str]) -> None:
     folder = DATA / str(port)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = tomllib.loads((HERE / f"{app}_app" / "oauthgate.toml").read_text(encoding="utf-8"))
+    config = tomllib.loads((HERE / APPS[app][1] / "oauthgate.toml").read_text(encoding="utf-8"))
     config["oauthgate"]["base_url"] = f"http://localhost:{port}"
     tables: dict[str, dict[str, Any]] = config["providers"]
     for name, more in local_endpoints(addresses).items():
@@ -147,7 +161,7 @@ def local_endpoints(addresses: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def as_toml(document: Mapping[str, Any]) -> str:
-    """A document of tables, strings and lists of strings as TOML."""
+    """A document of tables, strings, numbers and lists of strings as TOML."""
 
     def value(item: Any) -> str:
         if isinstance(item, dict):
@@ -157,15 +171,15 @@ def as_toml(document: Mapping[str, Any]) -> str:
     def table(name: str, items: Mapping[str, Any]) -> str:
         return "\n".join([f"[{name}]", *(f"{key} = {value(item)}" for key, item in items.items()), ""])
 
-    tables = [table("oauthgate", document["oauthgate"])]
+    tables = [table(name, items) for name, items in document.items() if name != "providers"]
     tables += [table(f"providers.{name}", items) for name, items in document["providers"].items()]
     return "\n".join(tables)
 
 
 def serve_app(app: str, port: int, stack: ExitStack) -> None:
     """Serve the example, as it stands, until `stack` closes."""
-    _, module = APPS[app]
-    sys.path.insert(0, str(HERE / f"{app}_app"))
+    _, folder, module = APPS[app]
+    sys.path.insert(0, str(HERE / folder))
     example = importlib.import_module(module).app
     if app == "flask":
         from werkzeug.serving import make_server

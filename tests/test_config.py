@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -406,29 +405,13 @@ def test_a_reference_that_leads_nowhere(
         assert part in str(refused.value)
 
 
-class Parameters:
-    """What of Amazon's client is used: one call, with decryption asked for."""
-
-    def __init__(self, name: str) -> None:
-        assert name == "ssm"
-
-    def get_parameter(self, *, Name: str, WithDecryption: bool) -> dict[str, Any]:
-        if Name != "/app/secret" or not WithDecryption:
-            raise KeyError(f"ParameterNotFound {SECRET}")
-        return {"Parameter": {"Value": SECRET}}
-
-
-def test_a_reference_to_the_parameter_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ssm:` asks for the decrypted parameter; a failure names the reference and hides the details."""
-    stub = types.ModuleType("boto3")
-    stub.client = Parameters  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "boto3", stub)
-    config = Config.load(document(providers__corp__client_secret="ssm:/app/secret"))
-    assert config.providers["corp"].client_secret == SECRET
-    message = refusal(providers__corp__client_secret="ssm:/app/other")
-    assert "ssm:/app/other" in message and "KeyError" in message
+def test_a_reference_to_the_parameter_store_without_its_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ssm:` without boto3 says what to install. With it: tests/test_references.py."""
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert "oauthgate[aws]" in refusal(providers__corp__client_secret="ssm:/app/secret")
+    message = refusal(providers__corp__client_secret="ssm:/app/secret")
+    assert "oauthgate[aws]" in message and "ssm:/app/secret" in message
 
 
 def test_what_a_reference_names_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

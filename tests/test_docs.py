@@ -32,9 +32,17 @@ import oauthgate
 import oauthgate.testing
 from oauthgate import references, telemetry
 from oauthgate.config import Config, GateTable, HooksTable, SessionTable
+from oauthgate.config_access import AccessTable
 from oauthgate.config_providers import preset_names, read_preset
 from oauthgate.errors import STATUS, ConfigError
-from oauthgate.providers import CarryField, Provider, Revocation, SignedSecret
+from oauthgate.providers import (
+    CarryField,
+    Provider,
+    Revocation,
+    SignedSecret,
+    TokenInfo,
+    placeholders_in,
+)
 from oauthgate.router import PROVIDER_ROUTES, ROUTES
 from oauthgate.testing import LocalProvider, serve, sign_in
 
@@ -45,7 +53,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [path for path in sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")]) if path.is_file()]
 #: The tables of a configuration file.
-TABLES = {"oauthgate", "session", "hooks", "providers"}
+TABLES = {"oauthgate", "session", "access", "hooks", "providers"}
 #: A value for any reference: long enough for a secret, plain enough for a name.
 ANY_VALUE = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 #: A private key as a file of a provider's would hold it: a real one, because it is tried at start.
@@ -266,7 +274,12 @@ def fields_of(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("heading", "kind"),
-    [("`[oauthgate]`", GateTable), ("`[session]`", SessionTable), ("`[hooks]`", HooksTable)],
+    [
+        ("`[oauthgate]`", GateTable),
+        ("`[session]`", SessionTable),
+        ("`[access]`", AccessTable),
+        ("`[hooks]`", HooksTable),
+    ],
 )
 def test_configuration_keys(heading: str, kind: type[msgspec.Struct]) -> None:
     """docs/configuration.md has every key of every table with its default, and no other."""
@@ -281,6 +294,7 @@ PROVIDER_TABLES = [
     "Answers",
     "The API",
     "The account",
+    "The hand-over",
 ]
 #: Computed where neither the table nor a preset says it, so its row has no default.
 COMPUTED = {"protocol": "", "title": "", "client_id": ""}
@@ -294,23 +308,24 @@ def key_rows(kind: type[msgspec.Struct]) -> list[list[str]]:
         SignedSecret: "A client secret that is signed",
         Revocation: "Revocation",
         CarryField: "Carry",
+        TokenInfo: "Token information",
     }
     return rows(page, headings[kind])
 
 
-@pytest.mark.parametrize("kind", [Provider, SignedSecret, Revocation, CarryField])
+@pytest.mark.parametrize("kind", [Provider, SignedSecret, Revocation, CarryField, TokenInfo])
 def test_provider_keys(kind: type[msgspec.Struct]) -> None:
     """docs/providers.md has every key of a provider's tables with its default, and no other."""
     expected = fields_of(kind)
     if kind is Provider:
-        del expected["name"], expected["placeholders"]
+        del expected["name"], expected["placeholders"], expected["questions"]
         expected |= COMPUTED
     shown = [(code(row[0]), code(row[1])) for row in key_rows(kind)]
     assert len(shown) == len(dict(shown))
     assert dict(shown) == expected
 
 
-@pytest.mark.parametrize("kind", [Provider, SignedSecret, Revocation, CarryField])
+@pytest.mark.parametrize("kind", [Provider, SignedSecret, Revocation, CarryField, TokenInfo])
 def test_provider_examples(kind: type[msgspec.Struct]) -> None:
     """The example of each key is TOML of that key, with a value of its type."""
     types = {item.name: item.type for item in msgspec.structs.fields(kind)}
@@ -326,7 +341,8 @@ def test_presets() -> None:
     assert sorted(shown) == preset_names()
     for name, row in shown.items():
         preset = read_preset(name)
-        needs = set(preset.get("placeholders", []))
+        # What only a hand-over needs is no need of a sign-in.
+        needs = set(preset.get("placeholders", [])) - {*placeholders_in(str(preset.get("token_info")))}
         if "client_secret_jwt" in preset:
             needs |= {"private_key", "private_key_id"}
         elif preset["protocol"] == "oauth1" or "token_endpoint_auth_method" in preset:

@@ -195,7 +195,7 @@ def test_post_needs_its_own_form(example: Example) -> None:
     assert example.twitter.count["tweets"] == 0
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "spa"])
 def test_real_configuration(folder: str, tmp_path: Path) -> None:
     """With the folder's own TOML the visitor is sent to the real Spotify, with the README's address."""
     for left in (EXAMPLES / folder).glob("now-playing.db*"):
@@ -222,7 +222,9 @@ def test_examples_are_the_same() -> None:
     for name in ("oauthgate.toml", "templates/now.html"):
         first, second = ((EXAMPLES / folder / name).read_text("utf-8") for folder in FOLDERS)
         assert first == second
-    for file in ("fastapi_app/main.py", "flask_app/app.py"):
+    toml = [(EXAMPLES / folder / "oauthgate.toml").read_text("utf-8") for folder in ("spa", *FOLDERS)]
+    assert len(set(toml)) == 1
+    for file in ("fastapi_app/main.py", "flask_app/app.py", "spa/spa.py"):
         code = (EXAMPLES / file).read_text("utf-8").partition('"""\n\n')[2]
         for word in ("token_endpoint", "access_token", "authlib", "redirect_uri", "callback", "code_"):
             assert word not in code

@@ -16,12 +16,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from . import sessions
+from .access_rules import Rules
+from .access_seats import Admission
 from .errors import Conflict, GateError
+from .hooks import Hooks
+from .io import IO
 from .records import AccountRecord, Link, Session, Token, User
-from .sessions import Ticket
+from .sessions import SessionPolicy, Ticket
 from .stores import ABSENT
 from .users import Users
-from .vault import Change
+from .vault import Change, Vault
 
 #: Seconds that the two writes of a new link may lie apart; an older claim without its link was left
 #: behind by a crash, or belongs to a link that was removed.
@@ -30,7 +34,20 @@ MAX_LINKS = 50
 
 
 class Accounts(Users):
-    """Users and their links in one vault."""
+    """Users and their links in one vault. `rules` say who may sign in, `admission` how many."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        io: IO,
+        policy: SessionPolicy,
+        hooks: Hooks,
+        rules: Rules,
+        admission: Admission | None,
+    ) -> None:
+        super().__init__(vault, io, policy, hooks)
+        self._rules = rules
+        self._admission = admission
 
     # -- sign in
 
@@ -47,7 +64,10 @@ class Accounts(Users):
         `beside` is asked, with the user's id, what else to write together with the sign-in. `old` is
         the session that this browser had: it ends, whoever's it was, so that no session id survives a
         sign-in. Returns the new session's ticket, the user, and whether the user is new.
+
+        Raises `GateError`: 403 for who is not admitted, of whom nothing is stored.
         """
+        self._rules.admit(link)
         while True:
             user_id, fresh = await self._owner(link, sessions.new_user_id())
             ticket, session = sessions.issue(
@@ -59,6 +79,8 @@ class Accounts(Users):
                 sid=sid,
             )
             async with self._claimed(user_id, link, fresh):
+                if fresh and self._admission is not None:
+                    await self._admission.room()
                 await self._hooks.run("login", user_id, link, new_user=fresh)
                 user = await self._sign_in(
                     user_id, link, session, old, beside(user_id) if beside is not None else ()
@@ -113,9 +135,16 @@ class Accounts(Users):
         beside: Sequence[Change],
     ) -> User | None:
         """Write link and session into the user's document; None when the claim was a dead one."""
+        seated, seat_missing = 0.0, False
 
         def change(user: User) -> User | None:
+            nonlocal seat_missing
             now = time.time()
+            # A user who is not there yet, or whom nobody could be any more.
+            made = not user.links and not user.sessions
+            seat_missing = made and self._admission is not None and time.monotonic() >= seated
+            if seat_missing:
+                return None
             if user.link(link.provider, link.account_id) is None and not self._same_account(user, link):
                 if user.links or user.sessions:
                     # The user exists but this account is not among its links: either it is being
@@ -128,6 +157,9 @@ class Accounts(Users):
             return sessions.with_session(_with_link(user, link), session, self._policy, now)
 
         changed = await self.update(user_id, change, create=True, beside=beside)
+        while seat_missing and self._admission is not None:
+            seated = await self._admission.take(user_id)
+            changed = await self.update(user_id, change, create=True, beside=beside)
         if changed is None:
             await self._release_if_dead(link, user_id)
         return changed
@@ -297,6 +329,14 @@ def _with_link(user: User, link: Link) -> User:
     held = user.link(link.provider, link.account_id)
     if held is None:
         return msgspec.structs.replace(user, links=[*user.links, link])
+    if not link.token.access_token:
+        # An ID token that was handed over tells of the account, and takes nothing from the link.
+        renewed = msgspec.structs.replace(
+            held, profile=link.profile.completed(held.profile), claims=link.claims
+        )
+        return msgspec.structs.replace(
+            user, links=[renewed if item is held else item for item in user.links]
+        )
     renewed = msgspec.structs.replace(
         link,
         label=held.label,

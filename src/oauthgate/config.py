@@ -18,9 +18,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import field
 
+from . import references
+from .config_access import Access, build_access
 from .config_providers import build_providers
 from .config_tables import nearest, read_table, shown
 from .errors import ConfigError
+from .protocols import jose
 from .providers import Provider, is_loopback, origin
 from .structs import decoder_of
 
@@ -52,7 +55,13 @@ class SessionTable(msgspec.Struct, kw_only=True):
     absolute_timeout: str | int = "90d"
     max_sessions: int = 20
     cookie: str = "oauthgate"
-    api_token: Literal["opaque"] = "opaque"  # noqa: S105 - a kind of token
+    api_token: Literal["opaque", "jwt"] = "opaque"  # noqa: S105 - a kind of token
+    api_token_lifetime: str | int = "24h"  # noqa: S105 - a duration
+    api_token_audience: str = ""
+    api_token_key: str | list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"SessionTable(cookie={self.cookie!r}, api_token={self.api_token!r})"
 
 
 class HooksTable(msgspec.Struct, kw_only=True):
@@ -87,8 +96,13 @@ class Config:
     absolute_timeout: float
     max_sessions: int
     cookie: str
+    api_token: str
+    api_token_lifetime: float
+    api_token_audience: str
+    api_token_keys: tuple[str, ...]
     hooks: dict[str, str]
     providers: dict[str, Provider]
+    access: Access
     source: str = "configuration"
 
     def __repr__(self) -> str:
@@ -103,7 +117,8 @@ class Config:
         if isinstance(source, Config):
             return source
         if isinstance(source, Mapping):
-            return _build(dict(source), "configuration", Path.cwd())
+            with references.fetched(source):
+                return _build(dict(source), "configuration", Path.cwd())
         path = Path(source)
         try:
             with path.open("rb") as file:
@@ -114,11 +129,12 @@ class Config:
             raise ConfigError(f"{path}: not valid TOML: {error}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: not UTF-8 text") from None
-        return _build(document, str(path), path.absolute().parent)
+        with references.fetched(document):
+            return _build(document, str(path), path.absolute().parent)
 
 
 def _build(document: dict[str, Any], file: str, base: Path) -> Config:
-    known = ("oauthgate", "session", "hooks", "providers")
+    known = ("oauthgate", "session", "access", "hooks", "providers")
     for name in document:
         if name not in known:
             raise ConfigError(f"{file}: [{name}]: unknown table{nearest(name, known)}")
@@ -131,6 +147,9 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
     tables = document.get("providers", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{file}: [providers]: expected tables such as [providers.github]")
+    prefix = _prefix(gate.prefix, f"{where} prefix")
+    providers = build_providers(tables, file, base)
+    access = build_access(document.get("access", {}), f"{file}: [access]", base, providers, prefix)
     # Relative stores and templates belong to the configuration, not to where the server was started.
     store = gate.store
     if store.startswith("sqlite:///") and not store.startswith("sqlite:////"):
@@ -139,7 +158,7 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
         base_url=base_url,
         secrets=tuple(_secret(text, f"{where} secret") for text in secrets),
         store=store,
-        prefix=_prefix(gate.prefix, f"{where} prefix"),
+        prefix=prefix,
         allowed_origins=tuple(
             _origin(text, f"{where} allowed_origins") for text in gate.allowed_origins
         ),
@@ -151,8 +170,18 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
         absolute_timeout=_seconds(session.absolute_timeout, f"{file}: [session] absolute_timeout"),
         max_sessions=_positive(session.max_sessions, f"{file}: [session] max_sessions"),
         cookie=_cookie(session.cookie, f"{file}: [session] cookie"),
+        api_token=session.api_token,
+        api_token_lifetime=_seconds(
+            session.api_token_lifetime, f"{file}: [session] api_token_lifetime", 60
+        ),
+        api_token_audience=session.api_token_audience or base_url,
+        api_token_keys=_api_token_keys(session, base_url, f"{file}: [session]"),
         hooks={name: path for name, path in msgspec.structs.asdict(hooks).items() if path},
-        providers=build_providers(tables, file, base),
+        providers={
+            name: msgspec.structs.replace(provider, questions=access.rules.questions(name))
+            for name, provider in providers.items()
+        },
+        access=access,
         source=file,
     )
 
@@ -197,6 +226,27 @@ def _secret(text: str, where: str) -> bytes:
             "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     return text.encode()
+
+
+def _api_token_keys(session: SessionTable, base_url: str, where: str) -> tuple[str, ...]:
+    """The private keys of `api_token = "jwt"`, each one that can sign ES256."""
+    keys = [session.api_token_key] if isinstance(session.api_token_key, str) else session.api_token_key
+    if session.api_token == "jwt" and not base_url:  # noqa: S105 - a kind of token
+        raise ConfigError(
+            f"{where} api_token: a JWT names its issuer, so jwt needs base_url in [oauthgate]"
+        )
+    if keys and session.api_token != "jwt":  # noqa: S105
+        raise ConfigError(f'{where} api_token_key: only used with api_token = "jwt"')
+    for pem in keys:
+        try:
+            jose.sign({}, jose.load_signing_key(pem), "ES256")
+        except Exception:  # whatever joserfc has against this key
+            raise ConfigError(
+                f"{where} api_token_key: expected a P-256 private key in PEM, behind a reference "
+                "(file:keys/api.pem); make one with: "
+                "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
+            ) from None
+    return tuple(keys)
 
 
 def _base_url(text: str, where: str) -> str:

@@ -39,6 +39,10 @@ PROTOCOL_PARAMETERS = frozenset(
 )
 
 
+#: Fields of the routes that begin a flow, so that none is carried under such a name.
+RESERVED_FIELDS = frozenset({"next", "then", "csrf_token", "popup", "opener"})
+
+
 def check_provider(provider: Provider, where: str) -> None:
     """Refuse what cannot work or cannot be safe."""
     for key in (*ENDPOINTS, "issuer", "api_base_url"):
@@ -85,6 +89,7 @@ def check_provider(provider: Provider, where: str) -> None:
             )
     if provider.protocol != "oidc" and not provider.profile.get("id"):
         raise ConfigError(f"{where} profile.id: missing, expected the path to the account's id")
+    _check_handover(provider, where)
     _check_client_authentication(provider, where)
     _check_dpop(provider, where)
     _check_keys(provider, where)
@@ -106,7 +111,7 @@ def check_provider(provider: Provider, where: str) -> None:
             re.compile(carried.pattern)
         except re.error as error:
             raise ConfigError(f"{where} carry.{name}.pattern: {error}") from None
-        if name in ("next", "then", "csrf_token") or not 0 < carried.max_length <= 500:
+        if name in RESERVED_FIELDS or not 0 < carried.max_length <= 500:
             raise ConfigError(f"{where} carry.{name}: a reserved name, or max_length not 1 to 500")
 
 
@@ -129,6 +134,41 @@ def _check_client_authentication(provider: Provider, where: str) -> None:
             "client_secret",
             where,
             f'{method} needs it; for a public client say token_endpoint_auth_method = "none"',
+        )
+
+
+def _check_handover(provider: Provider, where: str) -> None:
+    """A proof that could not fail, or that never sees the token, would be none."""
+    for uri in provider.handover_redirect_uris:
+        _check_redirect_uri(uri, f"{where} handover_redirect_uris")
+    info = provider.token_info
+    if info is None:
+        return
+    _check_url(info.url, f"{where} token_info.url")
+    for key in ("field", "equals"):
+        if getattr(info, key) == "":
+            raise ConfigError(
+                f"{where} token_info.{key}: empty, expected the field of the answer that names the "
+                "client, and what it must be"
+            )
+    if info.auth != "token" and not any("{access_token}" in text for text in info.params.values()):
+        raise ConfigError(
+            f"{where} token_info.params: expected the parameter that the token goes into, such as "
+            '{ token = "{access_token}" }, because auth does not send it'
+        )
+
+
+def _check_redirect_uri(uri: str, where: str) -> None:
+    """RFC 8252 section 7: https, a scheme of the application's own, or http on the person's machine."""
+    scheme, colon, _ = uri.partition(":")
+    if scheme in ("http", "https"):
+        _check_url(uri, where)
+        return
+    own = re.fullmatch(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+", scheme)
+    if not (own and colon) or not re.fullmatch(r"[\x21-\x7e]+", uri) or "#" in uri:
+        raise ConfigError(
+            f"{where}: found {shown(uri)!r}, expected https, a scheme with a dot in it such as "
+            "com.example.app:/signed-in, or http on this machine, and no fragment"
         )
 
 

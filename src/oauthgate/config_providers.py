@@ -15,19 +15,13 @@ from . import references
 from .config_checks import ENDPOINTS, check_provider
 from .config_tables import explain, nearest
 from .errors import ConfigError
-from .providers import Provider, fill, placeholders_in
+from .providers import STANDARD_CLAIMS, Provider, fill, placeholders_in
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 #: Path segments of the gate's own routes, which a provider cannot be called.
-RESERVED = frozenset({"session", "logout", "providers", "check", "style.css", "static", "login"})
-STANDARD_CLAIMS = {
-    "id": "sub",
-    "username": "preferred_username",
-    "name": "name",
-    "email": "email",
-    "email_verified": "email_verified",
-    "picture": "picture",
-}
+RESERVED = frozenset(
+    {"session", "logout", "providers", "check", "style.css", "static", "login", "popup", "end-session"}
+)
 #: Filled in when a request is made, not when the configuration is read.
 _LATE = frozenset(
     {"access_token", "refresh_token", "state", "code", "redirect_uri", "id_token", "tid"}
@@ -85,18 +79,23 @@ def _build(name: str, table: dict[str, Any], where: str, base: Path) -> Provider
     preset = _preset_for(name, table, where)
     own_placeholders = preset.pop("placeholders", [])
     known = [item.name for item in msgspec.structs.fields(Provider)]
-    known = [key for key in known if key not in ("name", "placeholders")]
+    known = [key for key in known if key not in ("name", "placeholders", "questions")]
     for key in table:
         if key not in known and key not in own_placeholders:
             raise ConfigError(f"{where} {key}: unknown key{nearest(key, known + own_placeholders)}")
     resolved = {key: references.resolve(table[key], f"{where} {key}", base) for key in table}
     if "issuer" in table and resolved["issuer"] != preset.get("issuer"):
-        for endpoint in (*ENDPOINTS, "issuer_aliases", "issuer_template"):
+        for endpoint in (*ENDPOINTS, "issuer_aliases", "issuer_template", "token_info"):
             preset.pop(endpoint, None)
     if _moved(preset, resolved):
         # The user's own authorization server under a preset's name: the preset's issuer is not its
         # issuer, and its tokens are none of the preset's endpoints' business.
-        for key in ("revocation_endpoint", "introspection_endpoint", "end_session_endpoint"):
+        for key in (
+            "revocation_endpoint",
+            "introspection_endpoint",
+            "end_session_endpoint",
+            "token_info",
+        ):
             preset.pop(key, None)
         if preset.get("protocol") == "oauth2":
             preset.pop("issuer", None)
@@ -117,6 +116,11 @@ def _build(name: str, table: dict[str, Any], where: str, base: Path) -> Provider
     except msgspec.ValidationError as error:
         raise ConfigError(explain(error, {**values, **table}, where)) from None
     check_provider(provider, where)
+    info = provider.token_info
+    if info is not None and "token_info" in table:
+        # A preset may leave one open for a table that hands nothing over; a table of one's own may not.
+        for name in {*placeholders_in(f"{info.url} {info.equals}")} - {"client_id"}:
+            raise ConfigError(f"{where} token_info: {{{name}}} stands for nothing here")
     return provider
 
 

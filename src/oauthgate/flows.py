@@ -18,7 +18,7 @@ from msgspec import field
 
 from .cookies import MAX_COOKIE, delete_cookie, find_prefixed, set_cookie
 from .errors import GateError, SealError
-from .seal import Keys
+from .seal import Keys, spelt
 from .structs import decoder_of
 
 #: Seconds that somebody may take at the provider.
@@ -63,6 +63,19 @@ _decoder = decoder_of(Flow)
 def random_value() -> str:
     """256 random bits in 43 URL-safe characters: states, nonces and code verifiers."""
     return secrets.token_urlsafe(32)
+
+
+def new_nonce(keys: Keys) -> str:
+    """A nonce for a flow of ours: 128 random bits, and a mark that only we can make and tell."""
+    value = secrets.token_urlsafe(16)
+    return value + spelt(keys.hash("nonce", value.encode()))
+
+
+def own_nonce(keys: Keys, nonce: str) -> bool:
+    """Whether a nonce was made by `new_nonce` here."""
+    value, mark = nonce[:22], nonce[22:].encode("utf-8", "replace")
+    digests = keys.hashes("nonce", value.encode("utf-8", "replace"))
+    return any(secrets.compare_digest(spelt(digest).encode(), mark) for digest in digests)
 
 
 def cookie_name(prefix: str, state: str) -> str:

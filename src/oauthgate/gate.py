@@ -11,12 +11,14 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from . import sessions
+from .access_seats import Admission
 from .accounts import Accounts
 from .answers import COMMON, error_body, is_navigation, json_answer, redirect, wants_page
 from .api_hosts import api_origins
+from .api_tokens import ApiTokens
 from .clients import SyncService
 from .config import Config
 from .errors import ConfigError, GateError, NotLinked, RefreshFailed
@@ -70,7 +72,14 @@ class Gate:
             raise ConfigError(f"{config.source}: {error}") from None
         self.vault = Vault(self.store, self.keys, config.near_cache)
         self.policy = SessionPolicy(config.idle_timeout, config.absolute_timeout, config.max_sessions)
-        self.accounts = Accounts(self.vault, io, self.policy, self.hooks)
+        self.api_tokens = ApiTokens(config, self.keys, self.policy)
+        access = config.access
+        admission = (
+            Admission(self.vault, io, self.policy, access.max_users)
+            if access.max_users is not None
+            else None
+        )
+        self.accounts = Accounts(self.vault, io, self.policy, self.hooks, access.rules, admission)
         self.outbound = Outbound(io)
         self.directory = Directory(io, self.outbound)
         self.refresher = Refresher(
@@ -114,6 +123,8 @@ class Gate:
 
         None for a session that is unknown or over. Raises `GateError` 503 when the store cannot tell.
         """
+        if ticket.expires_at <= time.time():
+            return None
         found = await self.vault.opened(ticket.user_id)
         if found is None:
             return None
@@ -124,13 +135,13 @@ class Gate:
             visit = known[0]  # the same bytes as when it was proved
         else:
             held = sessions.find(self.keys, found.user, ticket, self.policy, now)
-            if held is None:
+            if held is None or not self.config.access.rules.stands(found.user, held):
                 return None
             visit = Visit(found.user, found.version, held, bearer)
         touch_at = visit.session.last_seen + self.policy.touch_after
         if now > touch_at:
             await self.accounts.touch(visit.user, visit.version, visit.session)
-        until = min(self.policy.expires_at(visit.session), touch_at, now + RECALL)
+        until = min(self.policy.expires_at(visit.session), touch_at, now + RECALL, ticket.expires_at)
         self._remember(bearer, text, (visit, found, until))
         return visit
 
@@ -203,9 +214,19 @@ class Gate:
                 return self._not_linked(request, site, error)
             if isinstance(error, RefreshFailed):
                 error = GateError("provider_unavailable", str(error))
+            if error.code == "login_required":
+                return self._not_signed_in(request, site, error)
             return self.error(request, site, error)
         except GateError as refusal:
             return self.error(request, None, refusal)
+
+    def _not_signed_in(self, request: Request, site: Site, error: GateError) -> Response:
+        """What gets somebody signed in: for people the page with all ways to do so, which comes back."""
+        query = urlencode({"next": _current_target(request, site)})
+        url = f"{site.url('/')}?{query}"
+        if is_navigation(request):
+            return redirect(url)
+        return json_answer(401, error_body(error, url=url))
 
     def _not_linked(self, request: Request, site: Site, error: NotLinked) -> Response:
         """What gets a missing link made: a redirect for people, JSON for programs."""
@@ -315,6 +336,7 @@ def _urls(provider: Provider) -> list[str]:
             provider.jwks_uri,
             provider.revocation_endpoint,
             provider.introspection_endpoint,
+            provider.token_info.url if provider.token_info else "",
             provider.end_session_endpoint,
             provider.api_base_url,
         )

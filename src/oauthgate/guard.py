@@ -6,6 +6,8 @@ session token needs neither: a browser adds no such header by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .config import Config
 from .cookies import find
 from .errors import GateError
@@ -15,22 +17,25 @@ from .seal import Keys
 from .sessions import Ticket, csrf_valid, parse_ticket
 from .site import Site
 
+#: What reads a bearer token; None for one that is not ours (`api_tokens.py`).
+Reader = Callable[[str], Ticket | None]
 
-def bearer(request: Request) -> Ticket | None:
+
+def bearer(request: Request, read: Reader) -> Ticket | None:
     """The session token of an `Authorization: Bearer` header, when it is one of ours."""
     values = request.values("authorization")
     if len(values) != 1:
         return None
     scheme, _, token = values[0].partition(" ")
-    return parse_ticket(token.strip()) if scheme.lower() == "bearer" else None
+    return read(token.strip()) if scheme.lower() == "bearer" else None
 
 
-def ticket_of(request: Request, site: Site) -> tuple[Ticket | None, bool]:
+def ticket_of(request: Request, site: Site, read: Reader) -> tuple[Ticket | None, bool]:
     """The ticket that a request carries, and whether it came as a bearer token.
 
     A bearer token of ours counts alone: cookie and token of two users are never merged.
     """
-    token = bearer(request)
+    token = bearer(request, read)
     if token is not None:
         return token, True
     return parse_ticket(find(request.values("cookie"), site.cookie_name)), False

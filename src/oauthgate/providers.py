@@ -21,11 +21,22 @@ AuthMethod = Literal[
     "client_secret_basic", "client_secret_post", "none", "private_key_jwt", "client_secret_jwt"
 ]
 SignatureMethod = Literal["HMAC-SHA1", "HMAC-SHA256", "RSA-SHA1", "PLAINTEXT"]
+HandOver = Literal["access_token", "id_token", "code"]
 
 #: Keys whose values are never shown, in an error or in a repr.
-SECRET_KEYS = frozenset({"client_secret", "private_key", "secret"})
+SECRET_KEYS = frozenset({"client_secret", "private_key", "secret", "api_token_key"})
 #: The normalised profile.
-PROFILE_FIELDS = ("id", "username", "name", "email", "email_verified", "picture")
+PROFILE_FIELDS = ("id", "username", "name", "email", "email_verified", "picture", "gender")
+#: Where OpenID Connect has them (Core section 5.1).
+STANDARD_CLAIMS: dict[str, str | list[str]] = {
+    "id": "sub",
+    "username": "preferred_username",
+    "name": "name",
+    "email": "email",
+    "email_verified": "email_verified",
+    "picture": "picture",
+    "gender": "gender",
+}
 
 
 class SignedSecret(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +62,24 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     method: Literal["POST", "DELETE", "GET"] = "POST"
     auth: Literal["client", "basic", "token", "none"] = "client"
     params: dict[str, str] = field(default_factory=dict)
+    body: Literal["form", "json"] = "form"
+
+
+class TokenInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tells whom an access token was issued to: the proof for a token that is handed over.
+
+    `field` and `active` are paths into the answer (`protocols/paths.py`): the first must hold `equals`,
+    the second, where there is one, must be true. The rest is how the request is made, in the words of
+    `Revocation`; `params` may hold `{access_token}`, `{client_secret}` and placeholders.
+    """
+
+    url: str
+    field: str = "client_id"
+    equals: str | int = "{client_id}"
+    active: str = ""
+    method: Literal["GET", "POST"] = "GET"
+    auth: Literal["token", "client", "basic", "none"] = "token"
+    params: dict[str, str] = msgspec.field(default_factory=dict)  # `field` is a key's name here
     body: Literal["form", "json"] = "form"
 
 
@@ -140,11 +169,18 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     required_profile: list[str] = field(default_factory=list)
     carry: list[str] | dict[str, CarryField] = field(default_factory=list)
 
+    # the hand-over from a front end (routes/handover.py)
+    handover: list[HandOver] = field(default_factory=lambda: ["access_token", "id_token", "code"])
+    token_info: TokenInfo | None = None
+    handover_redirect_uris: list[str] = field(default_factory=list)
+
     timeout: float = 10.0
     refresh_leeway: float = 60.0
 
     #: Values of a preset's own placeholders (`{tenant}`), from the user's table.
     placeholders: dict[str, str] = field(default_factory=dict)
+    #: Claims and values that `[access]` asks about when somebody signs in here.
+    questions: list[tuple[str, str]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, protocol={self.protocol!r})"

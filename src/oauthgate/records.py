@@ -56,10 +56,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     email: str | None = None
     email_verified: bool = False
     picture: str | None = None
+    gender: str | None = None
+
+    def completed(self, other: Profile) -> Profile:
+        """This profile, with what it lacks from another one of the same account."""
+        names = [name for name in self.__struct_fields__ if getattr(self, name) is None]
+        if "email" in names:
+            names.append("email_verified")
+        return msgspec.structs.replace(self, **{name: getattr(other, name) for name in names})
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A provider account of a user. `raw` is the provider's own answer as JSON."""
+    """A provider account of a user. `raw` is the provider's own answer as JSON; `claims` says which of
+    those that `[access]` asks for held at the last sign-in (`access_rules.py`)."""
 
     provider: str
     identity: str
@@ -69,6 +78,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     raw: bytes = b"{}"
     scope: list[str] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, bool] = field(default_factory=dict)
     state: LinkState = "active"
     label: str = ""
     default: bool = False
@@ -162,11 +172,22 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     holder: str
 
 
+class Seats(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has a seat where there is a limit of users: user id → since when (Unix seconds), 0 for one
+    who was there before he was counted (`access_seats.py`)."""
+
+    schema: int = 1
+    seats: dict[str, int]
+
+    def __repr__(self) -> str:
+        return f"Seats({len(self.seats)})"
+
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {
-    kind: decoder_of(kind) for kind in (User, AccountRecord, UsedFlow, ProviderSession, Lease)
+    kind: decoder_of(kind) for kind in (User, AccountRecord, UsedFlow, ProviderSession, Lease, Seats)
 }
 
 

@@ -1,4 +1,4 @@
-"""The gate's own routes: path, method, handler; and front ends of other origins.
+"""The gate's own routes: path, method, handler.
 
 Everything below the prefix is answered here, whatever a client sends: an exception that got out would be
 a defect.
@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
-from .answers import COMMON
+from . import cors
 from .cookies import set_cookie
 from .errors import GateError
 from .gate import Gate
 from .messages import Request, Response
 from .pages import STYLESHEET_PATH
-from .routes import account, callback, provider_logout, session, start
+from .routes import (
+    account,
+    callback,
+    check,
+    end_session,
+    handover,
+    popup,
+    provider_logout,
+    session,
+    start,
+)
 from .routes.context import Context
 from .site import Site
 
@@ -29,7 +39,10 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/session/refresh": {"POST": session.refresh},
     "/logout": {"POST": session.logout},
     "/providers": {"GET": session.providers},
-    "/check": {"GET": session.check},
+    "/check": {"GET": check.check},
+    "/jwks.json": {"GET": session.jwks},
+    "/popup": {"GET": popup.popup},
+    "/end-session": {"GET": end_session.end_session},
 }
 #: Those of a provider: the segment after its name → method → handler.
 PROVIDER_ROUTES: dict[str, dict[str, ProviderRoute]] = {
@@ -38,12 +51,10 @@ PROVIDER_ROUTES: dict[str, dict[str, ProviderRoute]] = {
     "callback": {"GET": callback.callback, "POST": callback.callback},
     "unlink": {"POST": account.unlink},
     "account": {"POST": account.describe},
+    "token": {"POST": handover.token},
     "backchannel-logout": {"POST": provider_logout.backchannel},
     "frontchannel-logout": {"GET": provider_logout.frontchannel},
 }
-#: What a page of an allowed origin may call with credentials.
-_CORS_METHODS = "GET, POST"
-_CORS_HEADERS = "Authorization, Content-Type, X-CSRF-Token"
 
 
 async def handle(gate: Gate, request: Request, mount: str) -> Response:
@@ -57,15 +68,19 @@ async def handle(gate: Gate, request: Request, mount: str) -> Response:
             answer.headers.append(("Set-Cookie", _changed(gate, site)))
     except GateError as error:
         answer = gate.error(request, context.site if context else None, error)
-    if context is not None:
-        _allow_origin(context, answer)
+    cors.share(request, gate.config.allowed_origins, answer)
     if request.method == "HEAD":
         answer.body = b""
     return answer
 
 
 def _changes(request: Request) -> bool:
-    """Whether a request to one of the routes may have changed what the store holds of its visitor."""
+    """Whether a request to one of the routes may have changed what the store holds of its visitor.
+
+    A hand-over has no visitor yet: its token is new, so nobody has anything kept for it.
+    """
+    if request.path.endswith("/token"):
+        return False
     return request.method == "POST" or request.path.endswith("/callback")
 
 
@@ -78,6 +93,9 @@ async def _route(context: Context) -> Response:
     request = context.request
     if request.path == STYLESHEET_PATH and request.method in ("GET", "HEAD"):
         return Response(200, list(context.gate.pages.stylesheet_headers), context.gate.pages.stylesheet)
+    script = context.gate.pages.scripts.get(request.path)
+    if script is not None and request.method in ("GET", "HEAD"):
+        return Response(*script.answer(request.query, ",".join(request.values("if-none-match"))))
     methods: dict[str, Route] | dict[str, ProviderRoute] | None
     methods = ROUTES.get(request.path or "/")
     name = ""
@@ -89,7 +107,7 @@ async def _route(context: Context) -> Response:
             raise GateError("not_found", "there is no such page here")
         context.provider(name)
     if request.method == "OPTIONS":
-        return _preflight(list(methods))
+        return cors.preflight(request, context.gate.config.allowed_origins, methods)
     # HEAD is answered only where GET changes nothing: a link scanner's HEAD must not start a flow.
     method = request.method
     if method == "HEAD" and not name:
@@ -104,20 +122,3 @@ async def _route(context: Context) -> Response:
     if name:
         return await handler(context, name)  # type: ignore[call-arg]
     return await handler(context)  # type: ignore[call-arg]
-
-
-def _preflight(methods: list[str]) -> Response:
-    return Response(204, [*COMMON, ("Allow", ", ".join(sorted([*methods, "OPTIONS"])))])
-
-
-def _allow_origin(context: Context, answer: Response) -> None:
-    """Credentials for exactly the configured origins, and no word to any other."""
-    origins = context.request.values("origin")
-    if len(origins) != 1 or origins[0] not in context.gate.config.allowed_origins:
-        return
-    answer.headers.append(("Access-Control-Allow-Origin", origins[0]))
-    answer.headers.append(("Access-Control-Allow-Credentials", "true"))
-    if context.request.method == "OPTIONS":
-        answer.headers.append(("Access-Control-Allow-Methods", _CORS_METHODS))
-        answer.headers.append(("Access-Control-Allow-Headers", _CORS_HEADERS))
-        answer.headers.append(("Access-Control-Max-Age", "600"))

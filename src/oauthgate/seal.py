@@ -57,6 +57,7 @@ class Keys:
             )
         self._current = next(iter(self._ciphers))
         self._hash_keys = [derive(secret, "hash") for secret in dict.fromkeys(secrets)]
+        self._token_keys = [derive(secret, "api-token").hex() for secret in dict.fromkeys(secrets)]
 
     def __repr__(self) -> str:
         return f"Keys({len(self._ciphers)} secrets)"
@@ -75,6 +76,13 @@ class Keys:
     def key_ids(self) -> list[bytes]:
         """The ids of all keys, in the order of their secrets."""
         return list(self._ciphers)
+
+    @property
+    def token_keys(self) -> dict[str, str]:
+        """The keys that API tokens are signed with (`api_tokens.py`), by the ids of their secrets: the
+        first signs, all verify."""
+        ids = [key_id.hex() for key_id in self._ciphers]
+        return dict(zip(ids, self._token_keys, strict=True))
 
     def seal(self, name: str, plaintext: bytes) -> bytes:
         """Encrypt `plaintext` so that it opens under `name` only."""

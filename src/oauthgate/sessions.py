@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -46,17 +47,23 @@ class SessionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a session cookie or a bearer session token says: `user_id.secret`. Never shown."""
+    """What a session cookie or a bearer session token says: `user_id.secret`. Never shown.
+
+    Of a session token that is a JWT (`api_tokens.py`) `secret` is the whole of it, and its signature has
+    proved the session `session_id` until `expires_at` (Unix seconds).
+    """
 
     user_id: str
     secret: str
+    session_id: str = ""
+    expires_at: float = math.inf
 
     def __repr__(self) -> str:
         return "Ticket()"
 
     @property
     def value(self) -> str:
-        return f"{self.user_id}.{self.secret}"
+        return self.secret if self.session_id else f"{self.user_id}.{self.secret}"
 
 
 def new_user_id() -> str:
@@ -100,6 +107,9 @@ def _session_id(digest: bytes) -> str:
 
 def find(keys: Keys, user: User, ticket: Ticket, policy: SessionPolicy, now: float) -> Session | None:
     """The live session that the ticket proves, compared in constant time."""
+    if ticket.session_id:
+        named = [held for held in user.sessions if held.id == ticket.session_id]
+        return named[0] if named and now < ticket.expires_at and policy.live(named[0], now) else None
     secret = ticket.value.encode()
     # Nearly always the first key's hash fits; the others are only made when it does not.
     found = _with_hash(user, keys.hash("session", secret))

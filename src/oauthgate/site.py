@@ -14,6 +14,9 @@ from .errors import GateError
 from .providers import is_loopback
 from .targets import safe_target
 
+#: The page at the end of a sign-in in a window of its own, below the prefix.
+POPUP_PATH = "/popup"
+
 _HOST = re.compile(r"(localhost|[a-z0-9-]+\.localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::(\d{1,5}))?")
 
 
@@ -53,7 +56,13 @@ class Site:
         return self.url(f"/{provider}/callback")
 
     def target(self, candidate: str | None) -> str:
-        """A return target as an absolute URL on this site; the home page for an unusable one."""
+        """A return target as an absolute URL on this site; the home page for an unusable one.
+
+        It comes out of a sealed flow: there the popup's page is a target of the gate's own making, and
+        never one that a request asked for.
+        """
+        if candidate is not None and candidate.startswith(f"{self.prefix}{POPUP_PATH}?"):
+            return f"{self.origin}{self.path}{candidate}"
         return f"{self.origin}{self.path}{safe_target(candidate, self.prefix)}"
 
 

@@ -57,13 +57,14 @@ class WSGIGate:
         self._plain_cookie = self._cookies["http"]
         self._source = self.gate.source(SyncService)
         self._anonymous = Services(self._source)
+        self._protected = self.gate.config.access.protected
 
     def __repr__(self) -> str:
         return f"WSGIGate({self.gate!r})"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO") or "/"
-        if path.startswith(self._prefix) and (path == self._prefix or path.startswith(self._below)):
+        if self._prefix in path and (path == self._prefix or path.startswith(self._below)):
             request = make_request(environ, path[len(self._prefix) :] or "/")
             return send_response(run(handle(self.gate, request, _mount(environ))), start_response)
         # From here to the application's call is what every request pays: see docs/performance.md.
@@ -77,12 +78,14 @@ class WSGIGate:
         environ[VISITOR] = Visitor(
             self.gate.place,
             visit,
-            _mount(environ),
+            environ.get("SCRIPT_NAME", ""),
             path if path.isascii() else _decoded(path),
             environ.get("QUERY_STRING", ""),
         )
         environ[GATE] = self
         try:
+            if self._protected is not None:
+                self._protected.check(visit.user if visit else None, _decoded(path))
             result = self.app(environ, start_response)
             if isinstance(result, GeneratorType):
                 # A generator's code runs when it is first asked, which must happen in here.
@@ -97,9 +100,14 @@ class WSGIGate:
         authorization: str | None = environ.get("HTTP_AUTHORIZATION")
         if authorization is not None:
             kind, _, token = authorization.partition(" ")
-            ticket = parse_ticket(token.strip()) if kind.lower() == "bearer" else None
-            if ticket is not None:
-                return gate.recall(ticket.value, True) or run(gate.visit(ticket, True))
+            if kind.lower() == "bearer":
+                token = token.strip()
+                visit = gate.recall(token, True)
+                if visit is not None:
+                    return visit
+                ticket = gate.api_tokens.read(token)
+                if ticket is not None:
+                    return run(gate.visit(ticket, True))
         cookies: str | None = environ.get("HTTP_COOKIE")
         if cookies is None or self._marker not in cookies:
             return None
@@ -154,6 +162,9 @@ def _decoded(path: str) -> str:
     return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+_OF_THE_BODY = ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH")
+
+
 def make_request(environ: Environ, path: str) -> Request:
     """A `Request` of the core from an environ."""
 
@@ -175,7 +186,8 @@ def make_request(environ: Environ, path: str) -> Request:
     headers = [
         (key[5:].replace("_", "-").lower(), value)
         for key, value in environ.items()
-        if key.startswith("HTTP_") and isinstance(value, str)
+        # The body's type is in CONTENT_TYPE; some servers have it a second time under this name.
+        if key.startswith("HTTP_") and key not in _OF_THE_BODY and isinstance(value, str)
     ]
     if environ.get("CONTENT_TYPE"):
         headers.append(("content-type", environ["CONTENT_TYPE"]))
@@ -196,7 +208,9 @@ def send_response(
     """Write an answer of the core; with a traceback it takes the place of one that was begun."""
     status = f"{response.status} {_phrase(response.status)}"
     # For a 204 too, although RFC 9110 section 8.6 would leave it out: Werkzeug's lint insists on it.
-    headers = [*response.headers, ("Content-Length", str(len(response.body)))]
+    headers = list(response.headers)
+    if response.status != 304:
+        headers.append(("Content-Length", str(len(response.body))))
     try:
         start_response(status, headers)
     except AssertionError:

@@ -76,6 +76,9 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         if said.text.startswith("Failed to load resource: the server responded"):
             if said.location["url"] in (page.url, urljoin(page.url, "/favicon.ico")):
                 return
+            # A script that asks who is signed in, when nobody is, is mentioned too.
+            if "status of 401" in said.text:
+                return
         if said.type in ("error", "warning"):
             problems.append(f"{page.url}: {said.text}")
 

@@ -141,9 +141,29 @@ def test_logout_at_the_oidc_provider_too(site: SiteUnderTest) -> None:
     browser = site.browser()
     site.login(browser, "corp")
     answer = post_json(site, browser, "/logout")
-    url = httpx2.URL(answer.json()["end_session_url"])
+    cover = answer.json()["end_session_url"]
+    assert cover.startswith(f"{site.base}/_oauth/end-session?to=")
+    url = httpx2.URL(location(browser.get(cover, headers=PAGE)))
     assert url.path == "/oauth2/logout"
     assert url.params["post_logout_redirect_uri"] == f"{site.base}/"
+    # The ID token is for the provider: a script that signs out sees nothing of it.
+    hint = url.params["id_token_hint"]
+    assert hint.count(".") == 2 and hint not in answer.text + str(answer.headers)
+
+
+def test_only_our_own_covered_addresses_lead_anywhere(site: SiteUnderTest, clock: Clock) -> None:
+    """The way to the provider is no open redirect: made up, changed or old, it leads nowhere (row 1)."""
+    browser = site.browser()
+    site.login(browser, "corp")
+    cover = post_json(site, browser, "/logout").json()["end_session_url"]
+    text = httpx2.URL(cover).params["to"]
+    for bad in ("", "https://evil.example/", "x" * 200, text[:-4], text[:-4] + "AAAA", "é", "=" * 3):
+        answer = browser.get("/_oauth/end-session", params={"to": bad})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), bad
+    assert browser.get(cover, headers=JSON).status_code == 400, "not for a script to fetch"
+    assert browser.get(cover).status_code == 303
+    clock.advance(301)
+    assert browser.get(cover).status_code == 400
 
 
 def test_idle_timeout(site: SiteUnderTest, clock: Clock) -> None:

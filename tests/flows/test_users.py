@@ -202,6 +202,7 @@ def test_profiles_are_normalised_and_the_raw_answer_kept(
         "email": "ada@example.com",
         "email_verified": True,
         "picture": "https://pictures.example/ada.png",
+        "gender": None,
     }
     assert found["raw"]["favourite"] == {"number": 1815, "letters": ["a", "é"]}
 

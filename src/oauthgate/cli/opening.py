@@ -38,6 +38,7 @@ def load(path: str, out: Output) -> Config:
 
 def hide_secrets(config: Config, out: Output) -> None:
     out.hide(secret.decode("utf-8", "replace") for secret in config.secrets)
+    out.hide(config.api_token_keys)
     out.hide_url(config.store)
     for provider in config.providers.values():
         values = msgspec.structs.asdict(provider)

@@ -1,6 +1,7 @@
 """Rendering: escaped templates, links that cannot run script, and a strict policy per page.
 
-Content Security Policy Level 3; RFC 6454 section 6.2 (origins). The pages need no JavaScript.
+Content Security Policy Level 3; RFC 6454 section 6.2 (origins). The pages need no JavaScript; the one at
+the end of a popup has a script, which is a file of the gate's.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from .language import LANGUAGES, language_for, load_messages
+from .scripts import load_scripts
 
 STYLESHEET_PATH = "/style.css"  # below the gate's prefix
+
+#: Pages that run a file of this origin; none may run anything else.
+_SCRIPTED = {"popup": "script-src 'self'; "}
 
 # What a caller may leave out; anything else that a template uses and does not get is an error.
 _OPTIONAL: dict[str, object] = {
@@ -76,6 +81,7 @@ class Pages:
         )
         self._messages = {language: load_messages(language) for language in LANGUAGES}
         self.prefix = prefix
+        self.scripts = load_scripts(prefix)
         self.stylesheet: bytes = loader.get_source(self._env, "style.css")[0].encode()
         self.stylesheet_hash: str = hashlib.sha256(self.stylesheet).hexdigest()[:16]
         self.stylesheet_headers: list[tuple[str, str]] = [
@@ -124,7 +130,7 @@ class Pages:
         values["stylesheet_url"] = f"{values['prefix']}{STYLESHEET_PATH}?v={self.stylesheet_hash}"
         values["error_key"] = partial(self._error_key, values.get("code"), values.get("status"))
         policy = (
-            "default-src 'none'; style-src 'self'; img-src https: data:; "
+            f"default-src 'none'; {_SCRIPTED.get(page, '')}style-src 'self'; img-src https: data:; "
             f"form-action {_sources(form_action)}; base-uri 'none'; frame-ancestors 'none'"
         )
         headers = [

@@ -178,13 +178,13 @@ def half_hash(value: str, algorithm: str) -> str | None:
     return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 
-def load_signing_key(pem: str) -> Key:
-    """A private key in PEM. Raises `ValueError`."""
+def load_signing_key(pem: str, kid: str = "") -> Key:
+    """A private key in PEM, to be known by this `kid`. Raises `ValueError`."""
     from .joserfc_facade import ECKey, JoseError, OKPKey, RSAKey
 
     for kind in (RSAKey, ECKey, OKPKey):
         try:
-            return kind.import_key(pem)
+            return kind.import_key(pem, {"kid": kid} if kid else None)
         except (JoseError, ValueError, TypeError):
             continue
     raise ValueError("expected a private key in PEM: RSA, EC or Ed25519")
@@ -197,10 +197,16 @@ def algorithm_for(key: Key) -> str:
     ]
 
 
-def sign(claims: dict[str, Any], key_or_secret: Key | str, algorithm: str, kid: str = "") -> str:
+def sign(
+    claims: dict[str, Any],
+    key_or_secret: Key | str,
+    algorithm: str,
+    kid: str = "",
+    typ: str = "JWT",
+) -> str:
     """A compact JWT of these claims."""
     from .joserfc_facade import OctKey, Registry, jwt
 
     key = OctKey.import_key(key_or_secret) if isinstance(key_or_secret, str) else key_or_secret
-    header = {"alg": algorithm, **({"kid": kid} if kid else {})}
+    header = {"typ": typ, "alg": algorithm, **({"kid": kid} if kid else {})}
     return jwt.encode(header, claims, key, registry=Registry(algorithm))

@@ -20,8 +20,8 @@ from ..strict_json import StrictJSONError
 from . import dpop, jose
 from .client_auth import client_secret
 from .discovery import Directory
-from .paths import account_id
-from .tokens import misbehaved
+from .paths import account_id, look_up
+from .tokens import ProfileRefused, misbehaved
 
 #: Seconds that the provider's clock may differ from ours.
 SKEW = 60
@@ -66,19 +66,33 @@ async def validate_id_token(
     """
     moment = time.time() if now is None else now
     try:
-        verified = await verify(directory, provider, token)
-        claims = verified.claims
-        check_claims(provider, claims, moment)
-        received = claims.get("nonce")
-        if not isinstance(received, str) or not hmac.compare_digest(
-            received.encode("utf-8", "replace"), nonce.encode()
-        ):
-            raise jose.TokenRefused("its nonce is not the one of this sign-in")
-        _check_auth_time(provider, claims, moment)
+        verified = await checked_id_token(directory, provider, token, nonce=nonce, now=moment)
         _check_at_hash(verified, access_token)
     except jose.TokenRefused as error:
         raise misbehaved(provider, f"the ID token is refused: {error}") from None
-    return claims
+    return verified.claims
+
+
+async def checked_id_token(
+    directory: Directory, provider: Provider, token: str, *, nonce: str | None, now: float
+) -> jose.Verified:
+    """An ID token of which everything holds but `at_hash`, which needs its access token.
+
+    With `nonce` None the token must not have one. Raises `TokenRefused`, and `GateError` 503.
+    """
+    verified = await verify(directory, provider, token)
+    claims = verified.claims
+    check_claims(provider, claims, now)
+    received = claims.get("nonce")
+    if nonce is None:
+        if received is not None:
+            raise jose.TokenRefused("it has a nonce, which was not given beside it")
+    elif not isinstance(received, str) or not hmac.compare_digest(
+        received.encode("utf-8", "replace"), nonce.encode("utf-8", "replace")
+    ):
+        raise jose.TokenRefused("its nonce is not the one of this sign-in")
+    _check_auth_time(provider, claims, now)
+    return verified
 
 
 def identity_of(provider: Provider, claims: dict[str, Any]) -> str:
@@ -181,14 +195,17 @@ async def user_information(
     outbound: Outbound,
     provider: Provider,
     token: Token,
-    subject: str,
+    subject: str | None,
 ) -> dict[str, Any]:
-    """The user information of the same subject (section 5.3). Raises `GateError` 502."""
+    """The user information of the same subject (section 5.3); of whom the token is of for None.
+
+    Raises `GateError` 502.
+    """
     answer = await dpop.call(
         outbound, provider, lambda: build(provider.profile_method, provider.userinfo_endpoint), token
     )
     if not answer.ok:
-        raise misbehaved(provider, f"the user information answered with status {answer.status}")
+        raise ProfileRefused(provider, "the user information", answer.status)
     content_type = str(answer.headers.get("content-type", "")).partition(";")[0].strip().lower()
     try:
         if content_type == "application/jwt" or provider.userinfo_signed_response_alg:
@@ -197,16 +214,19 @@ async def user_information(
             claims = answer.json_object()
     except StrictJSONError as error:
         raise misbehaved(provider, f"the user information cannot be read: {error}") from None
+    if subject is not None and subject_of(provider, claims) != subject:
+        raise misbehaved(provider, "the user information is of another subject than the ID token")
+    return claims
+
+
+def subject_of(provider: Provider, claims: dict[str, Any]) -> str | None:
+    """Whom user information is of, in the words of the ID token's `sub`; None when it does not say."""
     path = provider.profile.get("id", "sub")
     found = claims.get("sub") if path == "sub" or "sub" in claims else None
     if found is None and isinstance(path, str) and path != "sub":
         # A profile address that is not OpenID Connect's own names the subject its own way.
-        from .paths import look_up
-
         found = account_id(look_up(claims, path))
-    if found != subject:
-        raise misbehaved(provider, "the user information is of another subject than the ID token")
-    return claims
+    return found if isinstance(found, str) else None
 
 
 async def _signed_user_information(

@@ -23,7 +23,10 @@ _PICK = re.compile(r"\[([A-Za-z0-9_]+)=([^\]]*)\]")
 
 
 def look_up(document: object, path: str) -> object:
-    """What stands at `path`, or None."""
+    """What stands at `path`, or None. A name that has dots itself, as claims of one's own have
+    (`https://example.com/roles`), is found by the whole of it."""
+    if "." in path and isinstance(document, dict) and path in document:
+        return document[path]
     found = document
     for step in path.split("."):
         pick = _PICK.fullmatch(step)
@@ -124,6 +127,9 @@ def normalize(provider: Provider, documents: Documents, identifier: str) -> Prof
         if name in provider.profile
     }
     verified = found.get("email_verified")
+    email = text(found.get("email"))
+    if email != found.get("email"):
+        verified = False  # what had to be cleaned or cut is not the address that was verified
     picture = text(found.get("picture"))
     if picture is not None and not picture.startswith("https://"):
         picture = None
@@ -131,8 +137,9 @@ def normalize(provider: Provider, documents: Documents, identifier: str) -> Prof
         id=identifier,
         username=text(found.get("username")),
         name=text(found.get("name")),
-        email=text(found.get("email")),
+        email=email,
         # Only true is verified; a provider that writes "true" says so in its table.
         email_verified=verified is True or (provider.boolean_strings and verified == "true"),
         picture=picture,
+        gender=text(found.get("gender")),
     )

@@ -63,6 +63,18 @@ def misbehaved(provider: Provider, what: str) -> GateError:
     return GateError("provider_misbehaved", f"{provider.title}: {what}", provider=provider.name)
 
 
+class ProfileRefused(GateError):
+    """The profile's address did not answer with a profile; `answered` is the status that it gave."""
+
+    def __init__(self, provider: Provider, what: str, answered: int) -> None:
+        super().__init__(
+            "provider_misbehaved",
+            f"{provider.title}: {what} answered with status {answered}",
+            provider=provider.name,
+        )
+        self.answered = answered
+
+
 def read_answer(provider: Provider, answer: Answer) -> dict[str, Any]:
     """The fields of a token endpoint's answer. Raises `GateError` for an error, whatever its status."""
     try:

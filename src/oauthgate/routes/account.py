@@ -11,6 +11,7 @@ from ..messages import Response
 from ..providers import Provider
 from ..records import Link
 from ..revoking import revoke
+from ..targets import safe_target
 from ..visits import Visit
 from .context import Context
 
@@ -77,7 +78,9 @@ async def account(context: Context) -> Response:
 
 
 def _login_url(context: Context, name: str) -> str:
-    query = urlencode({"next": f"{context.site.prefix}/"})
+    here = f"{context.site.prefix}/"
+    # Whoever a page of the application sent here goes back there.
+    query = urlencode({"next": safe_target(context.query("next") or here, context.site.prefix)})
     return f"{context.site.url(f'/{name}/login')}?{query}"
 
 

@@ -25,6 +25,7 @@ from ..telemetry import count, span
 from ..vault import Change
 from ..visits import Visit
 from .context import Context
+from .popup import failed_popup
 from .provider_logout import remembered_sid
 from .start import begin
 from .used_flows import done, give_up, marker_of, second_delivery, without_flow
@@ -152,7 +153,8 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
         # A second delivery that waits for this one need not wait any longer.
         await give_up(context, marker)
         error.provider = error.provider or provider.name
-        return context.error(error).with_header("Set-Cookie", _end_cookie(context, complete, flow))
+        answer = failed_popup(context, flow, error) or context.error(error)
+        return answer.with_header("Set-Cookie", _end_cookie(context, complete, flow))
 
 
 def _state(provider: Provider, values: dict[str, str]) -> str | None:

@@ -48,7 +48,7 @@ class Context:
         return self.gate.error(self.request, self.site, error)
 
     def ticket(self) -> tuple[Ticket | None, bool]:
-        return ticket_of(self.request, self.site)
+        return ticket_of(self.request, self.site, self.gate.api_tokens.read)
 
     def session_cookie(self, ticket: Ticket) -> str:
         """The `Set-Cookie` value of a session."""

@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 
 from .. import sessions
-from ..answers import empty, json_answer, redirect
+from ..answers import json_answer, redirect
 from ..errors import GateError
 from ..guard import check_origin
 from ..messages import Response
 from ..protocols import oidc
-from ..records import Link, User
+from ..records import Link, Profile, Session, User
+from ..sessions import Ticket
 from ..visits import Visit
 from .context import Context
+from .end_session import covered
 
 
 async def show(context: Context) -> Response:
@@ -45,12 +47,15 @@ def link_shape(link: Link) -> dict[str, Any]:
         "provider": link.provider,
         "account_id": link.account_id,
         "label": link.label,
-        "profile": msgspec.to_builtins(
-            {name: getattr(link.profile, name) for name in link.profile.__struct_fields__}
-        ),
+        "profile": profile_shape(link.profile),
         "scope": list(link.scope),
         "state": link.state,
     }
+
+
+def profile_shape(profile: Profile) -> dict[str, Any]:
+    """A profile in JSON, with every field."""
+    return {name: getattr(profile, name) for name in profile.__struct_fields__}
 
 
 async def refresh(context: Context) -> Response:
@@ -80,15 +85,28 @@ async def refresh(context: Context) -> Response:
 
     if await gate.accounts.update(visit.user.id, change) is None:
         raise GateError("login_required", "this session has ended; sign in again")
-    return json_answer(
-        200,
-        {
-            "session_token": ticket.value,
-            "token_type": "Bearer",
-            "expires_in": int(gate.policy.expires_at(session) - now),
-            "user_id": visit.user.id,
-        },
-    )
+    return json_answer(200, token_shape(context, visit.user.id, ticket, session, now))
+
+
+def token_shape(
+    context: Context, user_id: str, ticket: Ticket, session: Session, now: float
+) -> dict[str, Any]:
+    """A new session token in JSON, in the words of a token answer (RFC 6749 section 5.1)."""
+    token, expires_in = context.gate.api_tokens.issue(ticket, session, now)
+    return {
+        "session_token": token,
+        "token_type": "Bearer",
+        "expires_in": expires_in,
+        "user_id": user_id,
+    }
+
+
+async def jwks(context: Context) -> Response:
+    """`GET /jwks.json`: the public keys of our own JWTs, for other services that check them."""
+    keys = context.gate.api_tokens.jwks()
+    if keys is None:
+        raise GateError("not_found", "no session token here is signed with a key that has a public half")
+    return json_answer(200, keys)
 
 
 async def logout(context: Context) -> Response:
@@ -122,9 +140,11 @@ async def logout(context: Context) -> Response:
         )
         answer.headers.extend(("Set-Cookie", cookie) for cookie in cookies)
         return answer
+    # The address may hold the ID token, which is not for a script to see.
+    end_session_url = covered(context, at_provider) if at_provider is not None else None
     return json_answer(
         200,
-        {"logged_out": True, "end_session_url": at_provider},
+        {"logged_out": True, "end_session_url": end_session_url},
         [("Set-Cookie", cookie) for cookie in cookies],
     )
 
@@ -175,8 +195,3 @@ async def providers(context: Context) -> Response:
             "logout_url": context.site.url("/logout"),
         },
     )
-
-
-async def check(context: Context) -> Response:
-    """`GET /check`: 204 for a signed-in request, 401 otherwise, for a proxy's auth_request."""
-    return empty(204 if await context.visit() is not None else 401)

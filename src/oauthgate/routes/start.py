@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 
 from .. import telemetry
 from ..answers import json_answer, redirect
 from ..asks import open_ask
 from ..errors import GateError
-from ..flows import LIFETIME, Flow, random_value
+from ..flows import LIFETIME, Flow, new_nonce, random_value
 from ..messages import Response, parse_parameters, single
 from ..protocols import dpop, oauth1, oauth2
 from ..providers import Provider
 from ..targets import safe_target
 from ..visits import Visit
 from .context import Context
+from .popup import popup_target
 
 #: Parameters of the authorization request that a visitor's request may set (OpenID Connect Core
 #: 3.1.2.1); every other one is the configuration's.
@@ -42,7 +44,7 @@ async def login(context: Context, name: str) -> Response:
         context,
         provider,
         purpose="login",
-        target=_target(context, parameters),
+        target=popup_target(context, partial(single, parameters)) or _target(context, parameters),
         visit=visit,
         then=_chain(context, single(parameters, "then")),
         carry=_carried(provider, parameters),
@@ -101,7 +103,7 @@ async def link(context: Context, name: str) -> Response:
         context,
         provider,
         purpose="link",
-        target=safe_target(fields.get("next"), context.site.prefix),
+        target=popup_target(context, fields.get) or safe_target(fields.get("next"), context.site.prefix),
         visit=visit,
         then=_chain(context, fields.get("then")),
         carry=_carried(provider, {key: [value] for key, value in fields.items()}),
@@ -169,7 +171,7 @@ async def _prepare(
         location = oauth1.authorization_url(complete, credentials, {})
     else:
         if complete.protocol == "oidc":
-            nonce = random_value()
+            nonce = new_nonce(gate.keys)
         location = oauth2.authorization_url(
             complete,
             redirect_uri=redirect_uri,

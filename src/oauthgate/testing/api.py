@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from .access import caller
 from .core import Core
+from .faults import tampered
 from .messages import Message, Refusal
 from .state import Tweet
 
@@ -40,7 +41,9 @@ def token_info(core: Core, message: Message) -> Response:
     """Tell which client a token was issued to: what a hand-over of tokens must check."""
     who = caller(core, message, core.api_scopes.get("token_info"))
     left = None if who.expires_at is None else max(0, int(who.expires_at - core.now()))
-    return JSONResponse({"client_id": who.client_id, "id": who.account.id, "expires_in": left})
+    extra = core.clients[who.client_id].extra
+    answer = {"client_id": who.client_id, "id": who.account.id, "expires_in": left, **extra}
+    return JSONResponse(tampered(core.faults.tamper_token_info, answer))
 
 
 def player(core: Core, message: Message) -> Response:

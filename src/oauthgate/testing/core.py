@@ -69,6 +69,7 @@ class Core:
         dpop: bool = True,
         dpop_required: bool = False,
         dpop_nonce_required: Sequence[str] = (),
+        introspect_any: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if id_token_signed_response_alg not in ID_TOKEN_ALGORITHMS:
@@ -103,6 +104,7 @@ class Core:
         self.dpop = dpop
         self.dpop_required = dpop_required
         self.dpop_nonce_required = tuple(dpop_nonce_required)
+        self.introspect_any = introspect_any
         self.dpop_scheme = "DPoP"
         self.dpop_nonces = {server: [self.new_token(16)] for server in ("authorization", "resource")}
         self.clock = clock

@@ -101,7 +101,8 @@ class Faults:
     The hooks are plain attributes. A hook gets a copy, may change it in place, and may return
     another one: `tamper_id_token(claims, header)` returns claims, or both, or None; the others
     take and return one dict. `tamper_authorization_response` sees the parameters of an OAuth 2
-    redirect, `tamper_oauth1_response` those of the form-encoded answers of OAuth 1.0a.
+    redirect, `tamper_oauth1_response` those of the form-encoded answers of OAuth 1.0a, and
+    `tamper_token_info` what is said of a token, by introspection too.
     `sign_with` signs ID tokens wrongly: unsigned, with HMAC keyed by the public key, with a
     stranger's key under the right `kid`, or with a key of yours. `omit_kid` drops the `kid`
     from ID tokens and from the published keys. `endless_dpop_nonce` names the servers
@@ -119,6 +120,7 @@ class Faults:
         self.tamper_userinfo: Hook | None = None
         self.tamper_discovery: Hook | None = None
         self.tamper_jwks: Hook | None = None
+        self.tamper_token_info: Hook | None = None
         self.tamper_authorization_response: Hook | None = None
         self.tamper_oauth1_response: Hook | None = None
         self.sign_with: SignWith | None = None

@@ -22,7 +22,8 @@ class Client:
     `scope` limits what the client may ask for (None: whatever the provider supports).
     `rsa_public_key` is the PEM public key that checks RSA-SHA1 signatures; `jwks` holds the
     public keys that check `private_key_jwt`. The two `..._signed_response_alg` override the
-    provider's own choice; `userinfo_signed_response_alg` makes userinfo answer with a JWT.
+    provider's own choice; `userinfo_signed_response_alg` makes userinfo answer with a JWT. `extra` is
+    what `token_info` tells of a token of this client's besides, such as a number for it.
     """
 
     client_id: str
@@ -36,6 +37,7 @@ class Client:
     rsa_public_key: str | None = field(default=None, repr=False)
     id_token_signed_response_alg: str | None = None
     userinfo_signed_response_alg: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         method = self.token_endpoint_auth_method

@@ -76,6 +76,7 @@ class LocalProvider(Core):
         dpop: understand DPoP proofs, and bind tokens to the key of a request that has one.
         dpop_required: refuse a token request without a proof.
         dpop_nonce_required: which proofs need this server's nonce: "authorization", "resource".
+        introspect_any: introspection tells a client of the tokens of others too, as many servers do.
         clock: seconds since the epoch, as `time.time`.
 
     For tests: `count` and `received(endpoint)`, `faults`, `advance(seconds)`, `withheld_scope`

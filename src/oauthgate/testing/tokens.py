@@ -176,7 +176,7 @@ def introspect(core: Core, message: Message) -> Response:
         raise oauth2_error("invalid_request", "token is missing")
     answer: dict[str, Any] = {"active": False}
     access, refresh = active(core, value), core.refresh_store.get(value)
-    if access is not None and access.grant.client_id == client.client_id:
+    if access is not None and (core.introspect_any or access.grant.client_id == client.client_id):
         answer = _described(core, message, access.grant, access.scope)
         answer |= {"token_type": "DPoP" if access.jkt else "Bearer", "iat": int(access.issued_at)}
         answer["exp"] = int(access.expires_at)
@@ -186,7 +186,7 @@ def introspect(core: Core, message: Message) -> Response:
         expired = refresh.expires_at is not None and refresh.expires_at <= core.now()
         if not (refresh.grant.revoked or expired or refresh.used_at is not None):
             answer = _described(core, message, refresh.grant, refresh.grant.scope)
-    return JSONResponse(answer, headers=NO_STORE)
+    return JSONResponse(tampered(core.faults.tamper_token_info, answer), headers=NO_STORE)
 
 
 def _described(core: Core, message: Message, grant: Grant, scope: tuple[str, ...]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What `oauthgate.fastapi` and `oauthgate.flask` give to an application."""
