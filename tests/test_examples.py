@@ -195,7 +195,7 @@ def test_post_needs_its_own_form(example: Example) -> None:
     assert example.twitter.count["tweets"] == 0
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, "spa"])
+@pytest.mark.parametrize("folder", [*FOLDERS, "now_playing", "spa"])
 def test_real_configuration(folder: str, tmp_path: Path) -> None:
     """With the folder's own TOML the visitor is sent to the real Spotify, with the README's address."""
     for left in (EXAMPLES / folder).glob("now-playing.db*"):

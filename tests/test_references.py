@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import botocore.client
 import pytest
+from botocore.exceptions import ClientError
 
 from oauthgate import Config, ConfigError
 from tests.servers.aws import AWS, aws
@@ -34,8 +36,6 @@ def server() -> Iterator[AWS]:
 @pytest.fixture
 def requests(server: AWS, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What was asked of Systems Manager since, by operation."""
-    import botocore.client
-
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     count: Counter[str] = Counter()
@@ -112,6 +112,11 @@ def test_nothing_is_asked_without_a_reference(requests: Counter[str]) -> None:
     assert not requests
 
 
+def _denied(*_: object) -> None:
+    error = {"Error": {"Code": "AccessDeniedException", "Message": "not authorized to perform"}}
+    raise ClientError(error, "GetParameters")
+
+
 @pytest.mark.usefixtures("requests")
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there, or cannot be asked for, is refused with its place and never with a value."""
@@ -126,6 +131,11 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as unreachable:
         Config.load(tarot())
     assert "cannot be read (EndpointConnectionError)" in str(unreachable.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(botocore.client.BaseClient, "_make_api_call", _denied)
+        with pytest.raises(ConfigError) as denied:
+            Config.load(tarot())
+    assert "cannot be read (AccessDeniedException)" in str(denied.value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(ConfigError) as anonymous:

@@ -14,9 +14,8 @@ import oauthgate
 config = os.environ.get("NOW_PLAYING_CONFIG") or Path(__file__).with_name("oauthgate.toml")
 with oauthgate.open(config) as gate:
     for user in gate.users():
-        services, invited = gate.services(user.user_id), {}
-        for link in user.links:
-            invited.update(link.extra)
+        services = gate.services(user.user_id)
+        invited = {name: text for link in user.links for name, text in link.extra.items()}
         try:
             playing = services["spotify"].get("me/player")
             if playing.status_code == 200 and "email" in invited:  # 204: nothing is playing

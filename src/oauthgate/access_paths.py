@@ -25,6 +25,8 @@ Segments = tuple[str, ...]
 #: A path that can be read in one way only, which is nearly every one.
 _PLAIN = re.compile(r"(?:/[a-z0-9_-](?:[a-z0-9._-]*[a-z0-9_-])?)*/?")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+#: What stands before the path of a target in absolute form (RFC 9112 section 3.2.2), or `//host/path`.
+_AUTHORITY = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?(?://[^/]*)?")
 #: What ends a path for somebody who decodes it before looking for its query.
 _END = re.compile(r"[?#\x00]")
 #: Characters that show nothing; some routers take `/admin` and a line break for `/admin`.
@@ -109,7 +111,8 @@ def _readings(path: str) -> tuple[set[Segments], bool]:
     text = path
     for _ in range(1 + DECODINGS):
         folded = fold(text).replace("\\", "/")
-        for whole in (folded, _END.split(folded)[0]):
+        bare = _AUTHORITY.sub("", folded, count=1)
+        for whole in (folded, _END.split(folded)[0], bare, _END.split(bare)[0]):
             for segments in (_split(whole), _cleaned(whole)):
                 found.add(segments)
                 found.add(_resolved(segments))

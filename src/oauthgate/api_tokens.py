@@ -73,7 +73,7 @@ class ApiTokens:
         """
         if not self._jwt:
             return ticket.value, int(self._policy.expires_at(session) - now)
-        expires_at = min(now + self._lifetime, session.created + self._policy.absolute_timeout)
+        expires_at = min(now + self._lifetime, self._policy.expires_at(session))
         claims = {
             "iss": self._issuer,
             "aud": self._audience,

@@ -223,8 +223,9 @@ class ASGIGate:
 
     def answer(self, scope: Scope, error: NotLinked | GateError | RefreshFailed) -> Response:
         """The answer for an exception of ours that a framework caught before we could."""
-        path, mount = _split(scope)
-        return self._answer(scope, _nothing, path, mount, error)
+        # Not by the scope's own path: a framework may have mounted the handler below a path of its own.
+        seen: Visitor = scope["state"]["oauth"]
+        return self._answer(scope, _nothing, seen._path, seen._mount, error)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def watching(message: Message) -> None:

@@ -20,6 +20,7 @@ from msgspec import field
 
 from . import references
 from .config_access import Access, build_access
+from .config_checks import check_handover_addresses
 from .config_providers import build_providers
 from .config_tables import nearest, read_table, shown
 from .errors import ConfigError
@@ -149,6 +150,9 @@ def _build(document: dict[str, Any], file: str, base: Path) -> Config:
         raise ConfigError(f"{file}: [providers]: expected tables such as [providers.github]")
     prefix = _prefix(gate.prefix, f"{where} prefix")
     providers = build_providers(tables, file, base)
+    for name, provider in providers.items():
+        if base_url:
+            check_handover_addresses(provider, f"{base_url}{prefix}", f"{file}: [providers.{name}]")
     access = build_access(document.get("access", {}), f"{file}: [access]", base, providers, prefix)
     # Relative stores and templates belong to the configuration, not to where the server was started.
     store = gate.store

@@ -89,6 +89,12 @@ def check_provider(provider: Provider, where: str) -> None:
             )
     if provider.protocol != "oidc" and not provider.profile.get("id"):
         raise ConfigError(f"{where} profile.id: missing, expected the path to the account's id")
+    if provider.required_claims and provider.protocol != "oidc":
+        # It would be asked of nobody.
+        raise ConfigError(
+            f"{where} required_claims: claims of the ID token, which only OpenID Connect has; use allow "
+            "in [access] instead"
+        )
     _check_handover(provider, where)
     _check_client_authentication(provider, where)
     _check_dpop(provider, where)
@@ -156,6 +162,17 @@ def _check_handover(provider: Provider, where: str) -> None:
             f"{where} token_info.params: expected the parameter that the token goes into, such as "
             '{ token = "{access_token}" }, because auth does not send it'
         )
+
+
+def check_handover_addresses(provider: Provider, gate_url: str, where: str) -> None:
+    """The codes of this gate's own flows are for the browser that began each of them, and for nobody who
+    found one and hands it over. `gate_url` is where the gate answers."""
+    for uri in provider.handover_redirect_uris:
+        if uri.startswith(f"{gate_url}/"):
+            raise ConfigError(
+                f"{where} handover_redirect_uris: found {uri!r}, which is the gate's own; expected the "
+                "addresses that the front end's own sign-ins return to"
+            )
 
 
 def _check_redirect_uri(uri: str, where: str) -> None:

@@ -107,7 +107,7 @@ def _build(name: str, table: dict[str, Any], where: str, base: Path) -> Provider
         given = values.get("profile", {})
         values["profile"] = {**STANDARD_CLAIMS, **given} if isinstance(given, dict) else given
     _fill_placeholders(values, own_placeholders, where)
-    if "client_id" not in values:
+    if values.get("client_id", "") == "":
         raise ConfigError(
             f"{where} client_id: missing, expected the id that {values['title']} gave to your app"
         )

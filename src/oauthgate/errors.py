@@ -56,7 +56,8 @@ class GateError(OAuthGateError):
     """An answer of the gate that is not a success.
 
     `code` is one of `STATUS`; `description` is for a developer who reads the JSON answer or the log;
-    `retry_after` is in seconds.
+    `retry_after` is in seconds. `target` is the page of the application that a flow was to end on, for
+    the error page to lead back to.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class GateError(OAuthGateError):
         self.status = STATUS[code]
         self.retry_after = retry_after if retry_after is not None else _retry(self.status)
         self.provider = provider
+        self.target: str | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.description}"

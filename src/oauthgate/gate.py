@@ -208,6 +208,14 @@ class Gate:
         self, request: Request, mount: str, error: NotLinked | GateError | RefreshFailed
     ) -> Response:
         """The answer for one of our exceptions that a handler of the application let pass."""
+        answer = self._answer_for(request, mount, error)
+        if request.method == "HEAD":
+            answer.body = b""  # not every server takes it away, and it would begin the next answer
+        return answer
+
+    def _answer_for(
+        self, request: Request, mount: str, error: NotLinked | GateError | RefreshFailed
+    ) -> Response:
         try:
             site = self.site(request.scheme, request.header("host"), mount)
             if isinstance(error, NotLinked):
@@ -256,16 +264,17 @@ class Gate:
         *,
         status: int = 200,
         form_action: list[str] | None = None,
+        home: str | None = None,
         **values: object,
     ) -> Response:
-        """One of the pages, in the visitor's language."""
+        """One of the pages, in the visitor's language; `home` is where it leads back to."""
         page = self.pages.render(
             name,
             accept_language=",".join(request.values("accept-language")),
             form_action=form_action or (),
             site=site.host,
             prefix=f"{site.path}{site.prefix}",
-            home_url=site.home,
+            home_url=home or site.home,
             status=status,
             **values,
         )
@@ -279,12 +288,14 @@ class Gate:
         if site is not None and wants_page(request):
             retry = None
             if error.provider in self.config.providers:
-                retry = site.url(f"/{error.provider}/link")
+                query = "" if error.target is None else f"?{urlencode({'next': error.target})}"
+                retry = f"{site.url(f'/{error.provider}/link')}{query}"
             answer = self.page(
                 request,
                 site,
                 "error",
                 status=error.status,
+                home=None if error.target is None else site.target(error.target),
                 code=error.code,
                 cause=error.description if error.code == "refused" else None,
                 cure=None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .asgi import ASGIGate
+from .asgi import ASGIApp, ASGIGate
 from .clients import SyncService
 from .config import Config
 from .errors import GateError, NotLinked, RefreshFailed
@@ -55,7 +55,10 @@ def install(
 def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook] | None) -> None:
     from starlette.responses import Response as StarletteResponse
 
-    app.add_middleware(ASGIGate, config=config, hooks=hooks)
+    def gate_around(inner: ASGIApp) -> ASGIGate:
+        # Made with the first request, when everything has been mounted.
+        _answer_in_mounted(app.routes, answer)
+        return ASGIGate(inner, config, hooks)
 
     async def answer(connection: HTTPConnection, error: Exception) -> StarletteResponse | None:
         gate: ASGIGate = connection.scope["state"]["oauthgate"]
@@ -69,10 +72,25 @@ def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook]
         ]
         return response
 
+    app.add_middleware(gate_around)
     # Registered by name, so that an application's own handler for KeyError or Exception does not
     # swallow what becomes an answer by itself.
     for kind in _ANSWERED:
         app.add_exception_handler(kind, answer)  # type: ignore[arg-type] # Starlette types handlers by request only
+
+
+def _answer_in_mounted(routes: Iterable[object], answer: Callable[..., Any]) -> None:
+    """Have the applications that are mounted in one answer too, each of which turns what it does not know
+    into a 500. One with a gate of its own has its answers."""
+    from starlette.applications import Starlette
+
+    for route in routes:
+        mounted = getattr(route, "app", None)
+        if isinstance(mounted, Starlette):
+            if NotLinked in mounted.exception_handlers:
+                continue
+            mounted.exception_handlers.update(dict.fromkeys(_ANSWERED, answer))
+        _answer_in_mounted(getattr(route, "routes", None) or (), answer)
 
 
 class State(NamedTuple):

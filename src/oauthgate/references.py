@@ -118,7 +118,10 @@ def _fetch(names: list[str]) -> _Parameters:
                         found.values[f"{name}{selector}"] = parameter["Value"]
                         found.values[f"{name}:{parameter['Version']}"] = parameter["Value"]
     except Exception as error:  # botocore's errors share no root that is importable without it
-        found.failure = f"cannot be read ({type(error).__name__})"
+        # What AWS itself says is told by a code: AccessDeniedException, ThrottlingException.
+        said = getattr(error, "response", None) or {}
+        reason = said.get("Error", {}).get("Code") or type(error).__name__
+        found.failure = f"cannot be read ({reason})"
     return found
 
 

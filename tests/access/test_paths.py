@@ -48,7 +48,9 @@ def protected(*patterns: str) -> Protected:
         "/x/..;/admin", "/x/.%2e/admin", "\\admin", "/x\\..\\admin", "/admin%00", "/admin\x00.html",
         "/admin?x", "/admin%3Fx", "/admin#x", "/admin%23", "/admin\n", "/admin%0a", "/admin ", "/admin.",
         "/admin.../x", "/／admin", "/ａｄｍｉｎ", "/ad\u200bmin", "/admin／x", "/ADMİN/../admin",
-        "/" + "x/" * 500 + "../" * 500 + "admin", "/%25252525252561dmin", "admin", "///", "/",
+        "/" + "x/" * 500 + "../" * 500 + "admin", "/%25252525252561dmin", "admin",
+        "http://evil.example/admin", "HTTPS://localhost:80/admin/x", "http:/admin", "//evil/admin",
+        "///", "/",
     ],
 )  # fmt: skip
 def test_readings(path: str) -> None:
@@ -85,8 +87,9 @@ def test_a_pattern_in_another_script() -> None:
 def test_long_paths_take_linear_time() -> None:
     """Doubling a hostile path about doubles the work: counted in decodings, which are bounded."""
     found = Protected([Requirement(("admin",), below=True)])
-    for piece in ("%25", "%2525", "../", ";", "／", "%", "\\..", "a/"):
-        assert isinstance(found.of("/" + piece * (60_000 // len(piece))), list)
+    for piece in ("%25", "%2525", "../", ";", "／", "%", "\\..", "a/", "a", "a.", "/:", "a:"):
+        for end in ("", "!"):
+            assert isinstance(found.of("/" + piece * (60_000 // len(piece)) + end), list)
 
 
 # -- behind real routers

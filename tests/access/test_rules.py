@@ -259,6 +259,19 @@ def test_a_rule_that_is_changed_later(make_site: MakeSite, config: dict[str, Any
     assert signed_in() == {"ada", "grace"}
 
 
+def test_signing_out_of_what_is_not_admitted(make_site: MakeSite, config: dict[str, Any]) -> None:
+    """A session that a rule keeps out can be ended, and does not come back with the old rule."""
+    browser = make_site().browser()
+    make_site().login(browser, "corp")
+    cookie = {"cookie": f"oauthgate={browser.cookies['oauthgate']}"}
+    config["access"] = {"deny": ["corp:1001"]}
+    site = make_site()
+    answer = site.browser().post("/_oauth/logout", headers={**cookie, **site.origin()})
+    assert answer.status_code == 200
+    del config["access"]
+    assert make_site().browser().get("/who", headers=cookie).json()["user_id"] is None
+
+
 def test_a_session_goes_with_its_account(make_site: MakeSite, config: dict[str, Any]) -> None:
     """Unlinking the account that was let in ends what it let in, where there are rules."""
     config["access"] = {"allow": ["corp:1001"]}

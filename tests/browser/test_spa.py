@@ -129,6 +129,26 @@ def test_other_tabs_follow(spa: SPA, open_page: OpenPage) -> None:
     title(page, "What are you listening to?")
 
 
+def test_another_user_in_another_tab(spa: SPA, browser: Browser) -> None:
+    """Who signed in anew in another tab is gone on with; for who signed in there as somebody else nothing
+    is done that the page of the first one asked for."""
+    context = browser.new_context()
+    context.set_default_timeout(TIMEOUT)
+    page, other = context.new_page(), context.new_page()
+    page.goto(spa.base)
+    sign_in_by_popup(page)
+    title(page, "Hello, Ada Lovelace")
+    page.evaluate("import('/_oauth/oauthgate.js').then((all) => { window.gate = all.connect(); })")
+    page.evaluate("gate.session()")
+    for account, status in (("Ada Lovelace", 200), ("Grace Hopper", 403)):
+        other.goto(f"{spa.base}/_oauth/twitter/login?next=/")
+        other.get_by_role("button", name=f"as {account}").click()
+        title(other, f"Hello, {account}")
+        assert page.evaluate(POST) == status
+    assert spa.twitter.count["tweets"] == 1
+    context.close()
+
+
 def test_demonstration(open_page: OpenPage) -> None:
     """`make demo APP=spa` is the same app, with a provider for each of its buttons."""
     with demonstration("spa") as demo:
@@ -308,3 +328,8 @@ ATTACKS = """async ([base, token]) => {
     "popup frame": await frame(`/_oauth/popup?popup=${"a".repeat(32)}`),
   };
 }"""
+
+#: A changing call of the application's.
+POST = """gate.fetch("/api/posts", {
+  method: "POST", headers: { "content-type": "application/json" }, body: '{"text": "hello"}',
+}).then((reply) => reply.status)"""

@@ -234,3 +234,17 @@ def test_blocked_cookies_are_told(site: SiteUnderTest, provider: LocalProvider) 
     assert answer.status_code == 400
     assert "cookie" in answer.text.lower()
     assert provider.count["token"] == 0
+
+
+@pytest.mark.parametrize("name", ["spotify", "twitter", "corp"])
+def test_who_said_no_is_led_back_to_the_page_they_came_from(site: SiteUnderTest, name: str) -> None:
+    """The error page says what happened, and both of its ways end on the page of the application."""
+    browser = site.browser()
+    started = browser.get(f"/_oauth/{name}/login", params={"next": "/who?a=1&b=2"}, headers=PAGE)
+    answer = browser.get(site.authorize(started.headers["location"], deny=True), headers=PAGE)
+    assert answer.status_code == 400
+    assert 'href="http://localhost/who?a=1&amp;b=2"' in answer.text
+    again = f"http://localhost/_oauth/{name}/link?next=%2Fwho%3Fa%3D1%26b%3D2"
+    assert f'href="{again}"' in answer.text
+    page = browser.get(again, headers=PAGE).text
+    assert f"/_oauth/{name}/login?next=%2Fwho%3Fa%3D1%26b%3D2" in page

@@ -162,8 +162,11 @@ def test_only_our_own_covered_addresses_lead_anywhere(site: SiteUnderTest, clock
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), bad
     assert browser.get(cover, headers=JSON).status_code == 400, "not for a script to fetch"
     assert browser.get(cover).status_code == 303
+    site.login(browser, "corp")
+    cover = post_json(site, browser, "/logout").json()["end_session_url"]
     clock.advance(301)
-    assert browser.get(cover).status_code == 400
+    late = browser.get(cover)
+    assert (late.status_code, "too old" in late.text) == (400, True)
 
 
 def test_idle_timeout(site: SiteUnderTest, clock: Clock) -> None:

@@ -8,7 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Request, WebSocket
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import oauthgate
@@ -20,7 +22,7 @@ JSON = {"accept": "application/json"}
 
 
 def make_app() -> FastAPI:
-    app = FastAPI()
+    app, mounted = FastAPI(), FastAPI()
 
     @app.get("/user")
     async def user(user: CurrentUser) -> dict[str, Any]:
@@ -53,6 +55,16 @@ def make_app() -> FastAPI:
     @app.get("/open")
     async def open_to_all() -> dict[str, bool]:
         return {"open": True}
+
+    @mounted.get("/user")
+    async def mounted_user(user: CurrentUser) -> dict[str, Any]:
+        return {"user_id": user.user_id}
+
+    @mounted.get("/raw")
+    async def mounted_raw(request: Request) -> Any:
+        return (await request.state.services["spotify"].get("me")).json()
+
+    app.mount("/outer", Starlette(routes=[Mount("/inner", mounted)]))
 
     @app.websocket("/ws")
     async def socket(
@@ -121,6 +133,18 @@ def test_the_user(browser: TestClient) -> None:
     assert browser.get("/visitor").json() == {"user_id": None}
     sign_in(browser)
     assert browser.get("/user").json()["user_id"] == browser.get("/visitor").json()["user_id"]
+
+
+@pytest.mark.parametrize("path", ["/outer/inner/user", "/outer/inner/raw"])
+def test_a_mounted_application(browser: TestClient, path: str) -> None:
+    """An application that is mounted in one answers as that one does, and comes back to its own page."""
+    answer = browser.get(path, headers=JSON)
+    assert answer.status_code == 401
+    assert parse_qs(urlsplit(answer.json()["url"]).query)["next"] == [path]
+    sent = browser.get(path, headers=PAGE)
+    assert parse_qs(urlsplit(sent.headers["location"]).query)["next"] == [path]
+    sign_in(browser)
+    assert browser.get(path, headers=JSON).status_code == 200
 
 
 def test_a_page_to_sign_in_leads_nowhere_else(browser: TestClient) -> None:

@@ -25,6 +25,7 @@ KNOWN_HEADERS = {
     "content-length", "content-security-policy", "content-type", "cross-origin-resource-policy",
     "location",
     "referrer-policy", "retry-after", "set-cookie", "vary", "x-content-type-options", "x-frame-options",
+    "x-oauthgate-url", "x-oauthgate-user",
 }  # fmt: skip
 
 

@@ -230,7 +230,8 @@ def test_chains(
             clock.advance(-LATE if how == "late" else 0)  # the provider has its own clock
             status, code = BROKEN[how]
             assert answer.status_code == status, answer.text
-            assert code in answer.text and f'href="{invited.base}/"' in answer.text
+            back_to = "/" if how == "late" else "/who"
+            assert code in answer.text and f'href="{invited.base}{back_to}"' in answer.text
         else:
             assert answer.headers["location"] == f"{invited.base}/who"
         who = browser.get("/who").json()

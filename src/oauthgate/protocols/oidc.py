@@ -67,7 +67,7 @@ async def validate_id_token(
     moment = time.time() if now is None else now
     try:
         verified = await checked_id_token(directory, provider, token, nonce=nonce, now=moment)
-        _check_at_hash(verified, access_token)
+        check_at_hash(verified, access_token)
     except jose.TokenRefused as error:
         raise misbehaved(provider, f"the ID token is refused: {error}") from None
     return verified.claims
@@ -176,7 +176,9 @@ def _check_auth_time(provider: Provider, claims: dict[str, Any], now: float) -> 
         raise jose.TokenRefused("its auth_time is older than max_age allows")
 
 
-def _check_at_hash(verified: jose.Verified, access_token: str) -> None:
+def check_at_hash(verified: jose.Verified, access_token: str) -> None:
+    """Whether the ID token came with this access token (section 3.1.3.8), where it says so. Raises
+    `TokenRefused`."""
     given = verified.claims.get("at_hash")
     if given is None:
         return

@@ -153,6 +153,7 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
         # A second delivery that waits for this one need not wait any longer.
         await give_up(context, marker)
         error.provider = error.provider or provider.name
+        error.target = flow.target
         answer = failed_popup(context, flow, error) or context.error(error)
         return answer.with_header("Set-Cookie", _end_cookie(context, complete, flow))
 

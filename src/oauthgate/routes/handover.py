@@ -140,10 +140,18 @@ async def _by_access_token(
             "there is no way to prove whom an access token was issued to: give token_info with what it "
             "needs, or an introspection_endpoint and a client_secret, in its table",
         )
-    if complete.dpop or complete.issuer_template:
-        # A bound token is worth nothing without its key, which stays with the front end; and of many
-        # tenants' accounts only an ID token tells whose the account is.
-        raise _disabled(provider, "its access tokens do not tell enough; hand over the code instead")
+    if (
+        complete.dpop
+        or complete.issuer_template
+        or complete.required_claims
+        or complete.max_age is not None
+    ):
+        # A bound token is worth nothing without its key, which stays with the front end. Whose of many
+        # tenants an account is, what is required of its claims and when its owner last signed in there
+        # are told by an ID token alone.
+        raise _disabled(
+            provider, "its access tokens do not tell enough; hand over the code or the ID token"
+        )
     answer = await prove(gate.outbound, complete, info, access_token, now)
     return await account_of(
         gate.outbound, gate.directory, complete, answer, {}, scope=[], posted={}, now=now
@@ -175,15 +183,25 @@ async def _by_id_token(
 
 
 async def _checked(
-    context: Context, provider: Provider, id_token: str, nonce: str | None, now: float
+    context: Context,
+    provider: Provider,
+    id_token: str,
+    nonce: str | None,
+    now: float,
+    access_token: str = "",
 ) -> dict[str, Any]:
-    """The claims of an ID token that was issued to this client, now, and not in a flow of our own."""
+    """The claims of an ID token that was issued to this client, now, and not in a flow of our own.
+
+    `access_token` is the one that it came with, where it came with one.
+    """
     if nonce is not None and len(nonce) > MAX_NONCE:
         raise GateError("invalid_request", f"the nonce has more than {MAX_NONCE} characters")
     try:
         verified = await oidc.checked_id_token(
             context.gate.directory, provider, id_token, nonce=nonce, now=now
         )
+        if access_token:
+            oidc.check_at_hash(verified, access_token)
         if str(verified.header.get("typ", "JWT")).lower() != "jwt":
             raise jose.TokenRefused("its typ is not that of an ID token")
         if float(verified.claims["iat"]) + MAX_AGE <= now:
@@ -240,7 +258,9 @@ async def _by_code(
     claims: dict[str, Any] = {}
     if complete.protocol == "oidc":
         id_token = oidc.require_id_token(complete, answer.token.id_token)
-        claims = await _checked(context, complete, id_token, given.get("nonce"), now)
+        claims = await _checked(
+            context, complete, id_token, given.get("nonce"), now, answer.token.access_token
+        )
     return await account_of(
         gate.outbound,
         gate.directory,

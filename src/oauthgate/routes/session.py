@@ -115,7 +115,7 @@ async def logout(context: Context) -> Response:
     if ticket is None or await context.visit() is None:
         if bearer:
             raise GateError("login_required", "this session has ended already")
-        return await _already_out(context)
+        return await _already_out(context, ticket)
     visit, fields = await context.changing()
     chosen = fields.get("session")
     if chosen and chosen != visit.session.id:
@@ -140,8 +140,11 @@ async def logout(context: Context) -> Response:
         )
         answer.headers.extend(("Set-Cookie", cookie) for cookie in cookies)
         return answer
-    # The address may hold the ID token, which is not for a script to see.
-    end_session_url = covered(context, at_provider) if at_provider is not None else None
+    end_session_url = None
+    if at_provider is not None:
+        # The address may hold the ID token, which is not for a script to see.
+        end_session_url, more = covered(context, at_provider, by_cookie=not bearer)
+        cookies += more
     return json_answer(
         200,
         {"logged_out": True, "end_session_url": end_session_url},
@@ -149,9 +152,12 @@ async def logout(context: Context) -> Response:
     )
 
 
-async def _already_out(context: Context) -> Response:
+async def _already_out(context: Context, ticket: Ticket | None) -> Response:
     """Signing out twice is no error; a cookie that means nothing any more may go."""
     check_origin(context.request, context.site, context.gate.config)
+    if ticket is not None:
+        # A session that `[access]` does not admit at present is there, and ends all the same.
+        await context.gate.accounts.end_session(ticket)
     cookie = ("Set-Cookie", context.end_session_cookie())
     if context.navigation:
         page = context.page("message", key="signed_out")

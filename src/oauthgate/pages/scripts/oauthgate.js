@@ -40,6 +40,8 @@ export function connect(options = {}) {
   const channel = new BroadcastChannel(`oauthgate:${base.pathname.slice(0, -1)}`);
   /** @type {string | null | undefined} undefined: not asked yet */
   let csrf;
+  /** @type {string | null} whose it is, as this page was last told */
+  let user = null;
   /** The attempts of this very page, which hears of their end by their promise. */
   const own = new Set();
 
@@ -63,7 +65,19 @@ export function connect(options = {}) {
     const { reply, body } = await ask("session");
     if (!reply.ok && reply.status !== 401) throw refusal(reply, body);
     csrf = body.csrf_token ?? null;
+    user = body.user_id ?? null;
     return reply.ok ? body : null;
+  }
+
+  /**
+   * Whether a refused call is worth another try: the same person has signed in anew in another tab, and
+   * so has another CSRF token. What somebody else's page asked for is not done for who is there now.
+   *
+   * @param {string | null | undefined} used @param {string | null} before
+   */
+  async function renewed(used, before) {
+    await session();
+    return Boolean(csrf) && csrf !== used && (before === null || before === user);
   }
 
   /** A changing POST to one of the gate's routes. @param {string} route @param {object} fields */
@@ -73,9 +87,7 @@ export function connect(options = {}) {
       const headers = { "content-type": "application/json", ...(csrf && { "x-csrf-token": csrf }) };
       const { reply, body } = await ask(route, { method: "POST", headers, body: JSON.stringify(fields) });
       if (reply.ok) return body;
-      // Signed in anew by another tab, the session has another CSRF token.
-      const used = csrf;
-      if (!again || body.error !== "csrf_failed" || !(await session()) || csrf === used) {
+      if (!again || body.error !== "csrf_failed" || !(await renewed(csrf, user))) {
         throw refusal(reply, body);
       }
     }
@@ -252,14 +264,12 @@ export function connect(options = {}) {
           if (csrf === undefined) await session();
           if (csrf && !request.headers.has("x-csrf-token")) request.headers.set("x-csrf-token", csrf);
         }
-        const used = csrf;
+        const [used, before] = [csrf, user];
         const reply = await fetch(request);
         const stream = init.body instanceof ReadableStream; // it can be read once
         if (!again || stream || (reply.status !== 401 && reply.status !== 403)) return reply;
-        // Signed in anew in another tab, the session has another CSRF token: worth another try.
         if (used === undefined) return reply;
-        await session().catch(() => null);
-        if (!csrf || csrf === used) return reply;
+        if (!(await renewed(used, before).catch(() => false))) return reply;
       }
     },
 

@@ -1,0 +1,90 @@
+"""What a third reading of hand-overs, sign-outs and configuration found, as a stranger and as an attacker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from oauthgate import Config, ConfigError
+from oauthgate.testing import LocalProvider
+from tests.handover.conftest import app, config, spotify_app
+from tests.handover.steps import FrontEnd, bearer, hand_over, records
+from tests.support import BASE, SiteUnderTest
+
+__all__ = ["app", "config", "spotify_app"]
+
+MakeSite = Callable[[], SiteUnderTest]
+
+
+@pytest.mark.parametrize(
+    "rule", [{"required_claims": {"hd": ["example.com"]}}, {"max_age": 60}], ids=str
+)
+def test_an_access_token_evades_no_rule_for_id_tokens(
+    make_site: MakeSite, config: dict[str, Any], app: FrontEnd, rule: dict[str, Any]
+) -> None:
+    """What only an ID token tells, an access token does not prove: it is refused, and nothing stored."""
+    config["providers"]["corp"].update(rule)
+    site = make_site()
+    answer = hand_over(site, app.access_token())
+    assert (answer.status_code, answer.json()["error"]) == (404, "handover_disabled")
+    assert not records(site)
+
+
+def test_the_tokens_of_a_code_belong_together(
+    site: SiteUnderTest, app: FrontEnd, provider: LocalProvider
+) -> None:
+    """Row 39: an `at_hash` of another access token is refused, as in a browser's sign-in."""
+    provider.faults.tamper_id_token = lambda claims, _: {**claims, "at_hash": "x" * 22}
+    answer = hand_over(site, app.code())
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+    assert not records(site)
+
+
+def test_refused_at_start(config: dict[str, Any]) -> None:
+    """No rule that nobody is held to, no client without an id, and no codes of the gate's own flows: a
+    code that leaked from a callback would open a session without the flow's cookie."""
+    spotify = config["providers"]["spotify"]
+    for wrong, word in (
+        ({"required_claims": {"hd": ["example.com"]}}, "required_claims"),
+        ({"client_id": ""}, "client_id: missing"),
+        ({"handover_redirect_uris": [f"{BASE}/_oauth/spotify/callback"]}, "the gate's own"),
+    ):
+        providers = {**config["providers"], "spotify": {**spotify, **wrong}}
+        with pytest.raises(ConfigError, match=word):
+            Config.load({**config, "providers": providers})
+    spotify["handover_redirect_uris"] = [f"{BASE}/_oauths"]
+    Config.load(config)
+
+
+def sign_out(site: SiteUnderTest, browser: httpx2.Client, **headers: str) -> str:
+    """Sign out by script; the address of the gate's that leads on to the provider."""
+    answer = browser.post("/_oauth/logout", json={}, headers=headers)
+    url = answer.json()["end_session_url"]
+    assert isinstance(url, str), answer.text
+    return url
+
+
+def test_a_sign_out_leads_on_in_its_own_browser(site: SiteUnderTest) -> None:
+    """The ID token is in the provider's address, and a script could send ours to a server of its own."""
+    browser = site.browser()
+    site.login(browser, "corp")
+    url = sign_out(site, browser, origin=BASE, **{"x-csrf-token": site.csrf(browser)})
+    thief = site.browser()
+    site.login(thief, "corp", "grace")
+    sign_out(site, thief, origin=BASE, **{"x-csrf-token": site.csrf(thief)})
+    for stranger in (site.browser(), thief):
+        answer = stranger.get(url)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert "id_token_hint=" in browser.get(url).headers["location"]
+    assert browser.get(url).status_code == 400, "once"
+
+
+def test_a_sign_out_of_a_client_without_cookies(site: SiteUnderTest, app: FrontEnd) -> None:
+    """A native application opens the address in a browser that has nothing of ours."""
+    token = hand_over(site, app.code()).json()["session_token"]
+    answer = site.browser().post("/_oauth/logout", headers=bearer(token))
+    assert "set-cookie" not in answer.headers
+    assert site.browser().get(answer.json()["end_session_url"]).status_code == 303
