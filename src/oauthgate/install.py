@@ -80,8 +80,8 @@ def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook]
 
 
 def _answer_in_mounted(routes: Iterable[object], answer: Callable[..., Any]) -> None:
-    """Have the applications that are mounted in one answer too, each of which turns what it does not know
-    into a 500. One with a gate of its own has its answers."""
+    """Have the applications that are mounted in one answer too: each turns what it does not know into a
+    500. One with a gate of its own has its answers."""
     from starlette.applications import Starlette
 
     for route in routes:

@@ -130,8 +130,8 @@ def test_other_tabs_follow(spa: SPA, open_page: OpenPage) -> None:
 
 
 def test_another_user_in_another_tab(spa: SPA, browser: Browser) -> None:
-    """Who signed in anew in another tab is gone on with; for who signed in there as somebody else nothing
-    is done that the page of the first one asked for."""
+    """Who signed in anew in another tab is gone on with; what a page of theirs asked for is not done for
+    somebody else who signed in there."""
     context = browser.new_context()
     context.set_default_timeout(TIMEOUT)
     page, other = context.new_page(), context.new_page()

@@ -1,4 +1,4 @@
-"""What a third reading of hand-overs, sign-outs and configuration found, as a stranger and as an attacker."""
+"""What a third reading of hand-overs, sign-outs and configuration found, by a stranger and attacker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from oauthgate import Config, ConfigError
 from oauthgate.testing import LocalProvider
 from tests.handover.conftest import app, config, spotify_app
-from tests.handover.steps import FrontEnd, bearer, hand_over, records
+from tests.handover.steps import FrontEnd, bearer, hand_over, records, who
 from tests.support import BASE, SiteUnderTest
 
 __all__ = ["app", "config", "spotify_app"]
@@ -31,6 +31,26 @@ def test_an_access_token_evades_no_rule_for_id_tokens(
     answer = hand_over(site, app.access_token())
     assert (answer.status_code, answer.json()["error"]) == (404, "handover_disabled")
     assert not records(site)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_id_token_evades_no_deny_by_address(
+    make_site: MakeSite, config: dict[str, Any], app: FrontEnd, provider: LocalProvider, known: bool
+) -> None:
+    """An ID token may leave out the address, which here only the user information tells: whoever may be
+    the one who is denied is refused, and one that tells another address is not."""
+    site = make_site()
+    if known:
+        assert hand_over(site, app.code()).status_code == 201
+    config["access"] = {"deny": ["ada@example.com"]}
+    site = make_site()
+    before = records(site)
+    for given in (app.id_token(), app.access_token(), app.code()):
+        answer = hand_over(site, given)
+        assert (answer.status_code, answer.json()["error"]) == (403, "not_allowed")
+    assert records(site) == before
+    provider.faults.tamper_id_token = lambda claims, _: {**claims, "email": "grace@example.com"}
+    assert hand_over(site, app.id_token("grace")).status_code == 201
 
 
 def test_the_tokens_of_a_code_belong_together(
@@ -88,3 +108,25 @@ def test_a_sign_out_of_a_client_without_cookies(site: SiteUnderTest, app: FrontE
     answer = site.browser().post("/_oauth/logout", headers=bearer(token))
     assert "set-cookie" not in answer.headers
     assert site.browser().get(answer.json()["end_session_url"]).status_code == 303
+
+
+@pytest.mark.parametrize("form", ["code", "id_token"])
+def test_a_logout_at_the_provider_ends_what_was_handed_over(
+    site: SiteUnderTest, app: FrontEnd, provider: LocalProvider, form: str
+) -> None:
+    """The provider may name its session alone (`sid`): what was handed over is found by it too."""
+    sids: list[str] = []
+    provider.faults.tamper_id_token = lambda claims, _: sids.append(claims["sid"])
+    given = app.code() if form == "code" else app.id_token()
+    token = hand_over(site, given).json()["session_token"]
+    assert who(site, token)
+    query = {"iss": provider.issuer, "sid": sids[-1]}
+    assert site.browser().get("/_oauth/corp/frontchannel-logout", params=query).status_code == 200
+    assert who(site, token) is None
+
+
+def test_a_nonce_has_a_length(site: SiteUnderTest, app: FrontEnd) -> None:
+    """What is looked up and compared is bounded: 255 characters are a nonce, 256 are none."""
+    assert hand_over(site, app.id_token(nonce="n" * 255)).status_code == 201
+    answer = hand_over(site, app.id_token(nonce="n" * 256))
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")

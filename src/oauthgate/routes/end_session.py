@@ -1,9 +1,8 @@
 """The way to end the session at a provider, for a script that must not see the ID token on it.
 
 RP-Initiated Logout 1.0 puts the ID token into the address (`id_token_hint`). A navigation is redirected
-there; a script that signs out gets an address of the gate's instead, which holds the other one sealed, and
-which leads on in the browser that signed out only: a script could send it to somebody who reads where it
-leads.
+there; a script that signs out gets an address of the gate's instead, which holds the other one sealed.
+It leads on in the browser that signed out only, or a script could send it to a server that follows it.
 """
 
 from __future__ import annotations

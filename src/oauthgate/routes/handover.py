@@ -28,7 +28,7 @@ from ..protocols import jose, oauth2, oidc
 from ..protocols.token_proof import bearer_syntax, prove, refused, way_of_proof
 from ..protocols.tokens import ProfileRefused, TokenAnswer, TokenError
 from ..providers import HandOver, Provider
-from ..records import Token, UsedFlow
+from ..records import Link, Token, UsedFlow
 from ..stores import ABSENT
 from ..telemetry import count, span
 from .context import Context
@@ -173,6 +173,7 @@ async def _by_id_token(
     found = await account_of(
         gate.outbound, gate.directory, complete, answer, claims, scope=[], posted={}, now=now
     )
+    _check_address(context, complete, found.link)
     # By what is signed, not by the token's text: that can be spelt in more than one way.
     marker = marker_of("\x00".join(("id_token", found.link.identity, claims["sub"], nonce)))
     until = min(float(claims["exp"]), float(claims["iat"]) + MAX_AGE) + oidc.SKEW
@@ -180,6 +181,21 @@ async def _by_id_token(
     # Who somebody is, and nothing to call the API with: for that a handler has the account linked.
     link = msgspec.structs.replace(found.link, state="reauth_required")
     return Identified(link, found.sid)
+
+
+def _check_address(context: Context, provider: Provider, link: Link) -> None:
+    """An ID token without an e-mail address, which the user information would tell, evades no `deny`."""
+    asked = any(
+        rule.domain and rule.provider in ("", provider.name)
+        for rule in context.gate.config.access.rules.deny
+    )
+    if asked and not link.profile.email and provider.userinfo_endpoint:
+        raise GateError(
+            "not_allowed",
+            "the ID token has no e-mail address, which deny in [access] asks about: ask for the scope "
+            "email, or hand over the code",
+            provider=provider.name,
+        )
 
 
 async def _checked(
