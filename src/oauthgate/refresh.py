@@ -27,6 +27,7 @@ from .protocols.tokens import TokenAnswer, TokenError
 from .providers import Provider
 from .records import Link, Token
 from .telemetry import count, span
+from .unsaved import Unsaved
 from .vault import Vault
 
 log = logging.getLogger("oauthgate.refresh")
@@ -94,6 +95,7 @@ class Refresher:
         self._directory = directory
         self._failed: dict[str, float] = {}
         self._useless: dict[str, float] = {}
+        self._unsaved = Unsaved(io, accounts)
         self.count = 0
 
     async def fresh(
@@ -145,6 +147,7 @@ class Refresher:
         self, key: str, provider: Provider, user_id: str, link: Link, rejected: bool
     ) -> Link | _Outcome:
         async with self._io.lock(f"refresh/{key}"):
+            await self._unsaved.save_old(key, user_id)
             current = await self._current(user_id, link)
             if lacks_key(provider, current.token):
                 return await self._end(user_id, current)
@@ -237,8 +240,8 @@ class Refresher:
                 return await self._end(user_id, link)
         # The old refresh token is used up, so the new one is kept whatever else cannot be told yet.
         doubtful = problem is not None
-        fresh = await self._accounts.replace_link(
-            user_id, link, lambda held: _renewed(held, answer, refresh_token_only=doubtful)
+        fresh = await self._unsaved.save(
+            key, user_id, link, lambda held: _renewed(held, answer, refresh_token_only=doubtful)
         )
         if fresh is None:
             # Unlinked meanwhile. What was just issued is nobody's, so it is given back.

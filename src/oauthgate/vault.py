@@ -126,6 +126,7 @@ class Vault:
         key = f"user/{user_id}"
         # Before the read: what is written while it is under way makes the answer one of before.
         stamp = self._stamp(key) if self._stamp is not None else None
+        drift = time.time() - time.monotonic()
         until = time.monotonic() + self.near
         changes = self._changes
         self.reads += 1
@@ -148,7 +149,7 @@ class Vault:
                 self._forget_oldest()
         # A write of ours in the meantime may not have been told by the store yet.
         found.stamp, found.until = (stamp, until) if changes == self._changes else (None, 0.0)
-        found.drift = time.time() - time.monotonic()
+        found.drift = drift
         return found
 
     def holds(self, found: Opened) -> bool:

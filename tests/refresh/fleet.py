@@ -17,6 +17,7 @@ from typing import Any
 import oauthgate
 from oauthgate.leases import LEASE
 from oauthgate.testing import LocalProvider
+from tests.support import site_under_test
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +98,15 @@ def fleet(
     finally:
         for worker in list(found.workers):
             found.kill(worker)
+
+
+def linked_user(config: dict[str, Any]) -> str:
+    """A user with a Spotify link, who has signed in at a site of this configuration; the id."""
+    with site_under_test("wsgi", config) as site:
+        browser = site.browser()
+        site.login(browser, "spotify")
+        found: str = browser.get("/who").json()["user_id"]
+    return found
 
 
 def kill_holders(

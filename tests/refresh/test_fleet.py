@@ -20,7 +20,7 @@ from oauthgate.leases import LEASE
 from oauthgate.testing import LocalProvider
 from tests.support import SiteUnderTest, site_under_test
 
-from .fleet import fleet, kill_holders
+from .fleet import fleet, kill_holders, linked_user
 
 MODES = ["asyncio", "threads", "gevent"]
 #: How often the whole is repeated; the long run is for a release, not for every commit.
@@ -31,11 +31,7 @@ KILLS = int(os.environ.get("OAUTHGATE_REFRESH_KILLS", "40"))
 @pytest.fixture
 def user_id(config: dict[str, Any]) -> str:
     """A user with a Spotify link."""
-    with site_under_test("wsgi", config) as site:
-        browser = site.browser()
-        site.login(browser, "spotify")
-        found: str = browser.get("/who").json()["user_id"]
-    return found
+    return linked_user(config)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -70,10 +66,7 @@ def test_a_token_endpoint_slower_than_the_lease(
                 **config,
                 "oauthgate": {**config["oauthgate"], "store": f"sqlite:///{folder}/gate.db"},
             }
-            with site_under_test("wsgi", own) as site:
-                browser = site.browser()
-                site.login(browser, "spotify")
-                user = str(browser.get("/who").json()["user_id"])
+            user = linked_user(own)
             fleets.append(stack.enter_context(fleet(mode, own, user, folder, processes=2, callers=5)))
         provider.expire_access_tokens()
         provider.faults.set("token", delay=3 * LEASE)

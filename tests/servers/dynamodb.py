@@ -173,8 +173,9 @@ class Front(_Server):
     """A proxy in front of the server.
 
     `counts` says how often each operation came. `faults` are what becomes of the next requests, one
-    each: `"lost"` (cut off before it reaches the server), `"cut"` (the server does it, and the answer is
-    lost), the code of an error, or its status and code, as an answer without reaching the server.
+    each: None (nothing), `"lost"` (cut off before it reaches the server), `"cut"` (the server does it,
+    and the answer is lost), the code of an error, or its status and code, as an answer without reaching
+    the server.
     """
 
     def __init__(self, server: DynamoDB) -> None:
@@ -182,7 +183,7 @@ class Front(_Server):
         self.target = server.port
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.counts: Counter[str] = Counter()
-        self.faults: deque[str | tuple[int, str]] = deque()
+        self.faults: deque[str | tuple[int, str] | None] = deque()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -194,7 +195,7 @@ class Front(_Server):
         fault = self.faults.popleft() if self.faults else None
         if fault == "lost":
             return None
-        if fault not in (None, "cut"):
+        if fault is not None and fault != "cut":
             status, code = fault if isinstance(fault, tuple) else (400, fault)
             words = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": SECRET_WORDS}
             return status, json.dumps(words).encode()

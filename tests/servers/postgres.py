@@ -166,16 +166,24 @@ class _Process:
         finally:
             self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """The user and group that it runs as, where they are not ours."""
+        return None if self._uid is None or self._gid is None else (self._uid, self._gid)
+
+    def children(self) -> list[int]:
+        """The processes that it has made: with PostgreSQL, one for each connection, and its own."""
         parent = self.pid()
-        # The parent first, so that it makes no child that would be missed.
-        os.kill(parent, number)
         listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True)
-        for line in listed.stdout.splitlines():
-            child, of = map(int, line.split())
-            if of == parent:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, number)
+        pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+        return [child for child, of in pairs if of == parent]
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The parent first, so that it makes no child that would be missed.
+        os.kill(self.pid(), number)
+        for child in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
 
     def said(self) -> str:
         """What it printed: with PostgreSQL, every statement it was sent."""

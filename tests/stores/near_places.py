@@ -26,14 +26,14 @@ Machines = Callable[..., tuple[SiteUnderTest, SiteUnderTest]]
 
 
 class Restless:
-    """A clock for the vault that is an hour later whenever it is looked at: whatever is believed is not
-    believed because of the time."""
+    """Clocks for the vault that are an hour later whenever they are looked at: whatever is believed is
+    not believed because of the time. They go together, as in a process that was not frozen."""
 
     def __init__(self) -> None:
         self._hours = 0
 
     def time(self) -> float:
-        return time.time()
+        return time.time() + 3600.0 * (self._hours + 1)  # the vault looks at the other one next
 
     def monotonic(self) -> float:
         self._hours += 1
@@ -47,21 +47,20 @@ def restless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def two_machines(provider_url: str, folder: Path) -> Iterator[Machines]:
-    """Makes two gates over one store: the first over ASGI, the second of the kind that is asked for."""
+def two_machines(provider_url: str, folder: Path, **usual: Any) -> Iterator[Machines]:
+    """Makes two gates over one store: the first over ASGI or as `here` says, the second of the kind that
+    is asked for. `usual` are settings that a test may change."""
     with ExitStack() as stack:
 
         def make(
-            store: str, kind: Kind, *, other: str = "", **settings: Any
+            store: str, kind: Kind, *, other: str = "", here: Kind = "asgi", **settings: Any
         ) -> tuple[SiteUnderTest, SiteUnderTest]:
             config = make_config(provider_url, folder)
-            config["oauthgate"].update(
-                {"store": store, "secret": "s" * 32, "near_cache": "30s", **settings}
-            )
+            config["oauthgate"].update({"store": store, "secret": "s" * 32, **usual, **settings})
             there = copy.deepcopy(config)
             there["oauthgate"]["store"] = other or store
             return (
-                stack.enter_context(site_under_test("asgi", config)),
+                stack.enter_context(site_under_test(here, config)),
                 stack.enter_context(site_under_test(kind, there)),
             )
 

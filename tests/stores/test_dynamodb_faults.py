@@ -17,6 +17,7 @@ from tests.servers.dynamodb import SECRET_WORDS, DynamoDB, Front, dynamodb
 from tests.support import Kind, site_under_test
 
 from .dynamodb_places import address, credentials, own
+from .outcomes import fails
 from .redis_places import SHORT, SIDES, started, use
 
 
@@ -47,23 +48,6 @@ def faulty(front: Front, monkeypatch: pytest.MonkeyPatch) -> str:
     return own(front.endpoint)
 
 
-async def _fails(store: Any, expected: str) -> None:
-    """Every method raises, and none of them says that nothing is there."""
-    for work in (
-        store.get("k"),
-        store.put("k", b"v"),
-        store.put("k", b"v", expect=ABSENT),
-        store.put("k", b"v", expect=1),
-        store.delete("k"),
-        store.delete("k", expect=1),
-    ):
-        with pytest.raises(StoreError, match=expected) as raised:
-            await work
-        assert not isinstance(raised.value, Conflict)
-    with pytest.raises(StoreError, match=expected):
-        _ = [item async for item in store.scan("")]
-
-
 @SIDES
 def test_a_server_that_is_gone_and_comes_back_empty(server: DynamoDB, url: str, blocking: bool) -> None:
     """While it is away, and while its table is, everything is an error; then nothing of ours has to be
@@ -73,11 +57,11 @@ def test_a_server_that_is_gone_and_comes_back_empty(server: DynamoDB, url: str, 
         await store.open()
         await store.put("k", b"v")
         server.stop()
-        await _fails(store, "cannot be reached")
+        await fails(store, "cannot be reached")
         with pytest.raises(StoreError, match="cannot be reached"):
             await make_store(url, blocking=blocking).open()
         server.start()
-        await _fails(store, "the table is not there: make it")
+        await fails(store, "the table is not there: make it")
         fresh = make_store(url, blocking=blocking)
         with pytest.raises(StoreError, match="the table is not there: make it"):
             await fresh.open()

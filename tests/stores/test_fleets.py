@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from oauthgate.testing import LocalProvider
-from tests.refresh.fleet import fleet, kill_holders
+from tests.refresh.fleet import fleet, kill_holders, linked_user
 from tests.servers.dynamodb import DynamoDB, dynamodb
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer, redis_server
-from tests.support import site_under_test
 
 from . import dynamodb_places, redis_places
 from .conftest import entered
@@ -60,11 +59,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def user_id(place: str, config: dict[str, Any]) -> str:
     """A user with a Spotify link, in that store."""
     config["oauthgate"] |= {"store": place, "secret": "s" * 32}
-    with site_under_test("wsgi", config) as site:
-        browser = site.browser()
-        site.login(browser, "spotify")
-        found: str = browser.get("/who").json()["user_id"]
-    return found
+    return linked_user(config)
 
 
 @pytest.mark.parametrize("mode", MODES)

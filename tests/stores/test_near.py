@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -22,9 +22,8 @@ from oauthgate.stores.sqlite import SQLiteStore
 from tests.flows.steps import counting, who
 from tests.support import Kind, SiteUnderTest, make_config, site_under_test
 
+from .near_places import Machines, two_machines, visitor
 from .test_sqlite import in_children
-
-Machines = Callable[..., tuple[SiteUnderTest, SiteUnderTest]]
 
 
 class Clock:
@@ -46,36 +45,14 @@ def machines(
 ) -> Iterator[Machines]:
     """Makes two gates over one store that cannot tell whether something changed."""
     monkeypatch.delattr(MemoryStore, "stamp")
-    opened: list[Any] = []
-
-    def make(**settings: Any) -> tuple[SiteUnderTest, SiteUnderTest]:
-        config = make_config(provider_url, tmp_path)
-        config["oauthgate"].update(store=f"memory:{tmp_path.name}", secret="s" * 32, **settings)
-        for _ in range(2):
-            context = site_under_test(kind, copy.deepcopy(config))
-            opened.append((context, context.__enter__()))
-        return opened[-2][1], opened[-1][1]
-
-    yield make
-    for context, _ in reversed(opened):
-        context.__exit__(None, None, None)
+    with two_machines(provider_url, tmp_path) as make:
+        yield partial(make, f"memory:{tmp_path.name}", kind, here=kind)
 
 
 def browser_there(browser: httpx2.Client, there: SiteUnderTest) -> httpx2.Client:
     """The same browser, answered by another machine from now on."""
     other = there.browser()
     other.cookies = browser.cookies
-    return other
-
-
-def stranger(browser: httpx2.Client, there: SiteUnderTest) -> httpx2.Client:
-    """Another client with the same session, which knows nothing of what the browser just did."""
-    return with_session(there, browser.cookies["oauthgate"])
-
-
-def with_session(there: SiteUnderTest, value: str) -> httpx2.Client:
-    other = there.browser()
-    other.cookies.set("oauthgate", value, domain="localhost.local")
     return other
 
 
@@ -95,7 +72,7 @@ def test_a_logout_elsewhere_is_obeyed_in_time(
     here, there = machines()
     browser = here.browser()
     here.login(browser)
-    second = stranger(browser, there)
+    second = visitor(there, browser)
     assert who(second)["user_id"]
     assert here.post(browser, "/logout").status_code == 200
     assert who(browser)["user_id"] is None, "this machine obeys itself at once"
@@ -109,7 +86,7 @@ def test_near_cache_spares_reads(machines: Machines) -> None:
     browser = here.browser()
     here.login(browser)
     run(there.gate.vault.check_keys())  # once a process, and not what is counted here
-    second = stranger(browser, there)
+    second = visitor(there, browser)
     assert reads(there.gate, second) == 1
     made_up = there.browser()
     made_up.cookies.set(
@@ -127,7 +104,7 @@ def test_a_browser_sees_its_own_change(machines: Machines) -> None:
     browser = here.browser()
     here.login(browser, "twitter")
     elsewhere = browser_there(browser, there)
-    second = stranger(browser, there)
+    second = visitor(there, browser)
     assert who(second)["services"] == ["twitter"]
     here.link(browser, "spotify")
     assert who(elsewhere)["services"] == ["spotify", "twitter"]
@@ -145,7 +122,7 @@ def test_near_cache_can_be_switched_off(machines: Machines) -> None:
     assert sorted(browser.cookies.keys()) == ["oauthgate"]
     run(there.gate.vault.check_keys())
     assert reads(there.gate, browser_there(browser, there)) == 5
-    second = stranger(browser, there)
+    second = visitor(there, browser)
     here.post(browser, "/logout")
     assert who(second)["user_id"] is None
 
@@ -156,7 +133,7 @@ def test_a_stamped_store_is_obeyed_at_once(kind: Kind, provider_url: str, tmp_pa
     with site_under_test(kind, copy.deepcopy(config)) as here, site_under_test(kind, config) as there:
         browser = here.browser()
         here.login(browser, "twitter")
-        second = stranger(browser, there)
+        second = visitor(there, browser)
         assert who(second)["services"] == ["twitter"]
         assert reads(there.gate, second) == 0
         here.link(browser, "spotify")

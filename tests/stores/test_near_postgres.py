@@ -34,7 +34,7 @@ MANY, ONE = "SELECT key, version FROM", "SELECT value, version, expires_at FROM"
 
 @pytest.fixture
 def machines(provider_url: str, tmp_path: Path) -> Iterator[Machines]:
-    with two_machines(provider_url, tmp_path) as make:
+    with two_machines(provider_url, tmp_path, near_cache="30s") as make:
         yield make
 
 

@@ -54,7 +54,7 @@ def url(server: RedisServer) -> str:
 
 @pytest.fixture
 def machines(provider_url: str, tmp_path: Path) -> Iterator[Machines]:
-    with two_machines(provider_url, tmp_path) as make:
+    with two_machines(provider_url, tmp_path, near_cache="30s") as make:
         yield make
 
 
@@ -184,7 +184,8 @@ def test_a_proxy_that_tells_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A subscription that was taken proves nothing: here another server took it."""
+    """A subscription that was taken proves nothing: here another server took it. So all users in use are
+    asked for together instead."""
     caplog.set_level(logging.INFO, "oauthgate.store")
     with started(redis_server()) as another, muffler(server.port, SIGN) as proxy:
         proxy.elsewhere = another.port
@@ -195,9 +196,9 @@ def test_a_proxy_that_tells_nothing(
         store = counting(here.gate)
         assert who(second)["user_id"]
         until(lambda: "does not tell of a change" in caplog.text, "the reason in the log")
-        assert reads(store, second, 5) == 5
+        settled(store, second)
         there.post(browser, "/logout")
-        assert who(second)["user_id"] is None
+        obeyed(second)
 
 
 def test_a_user_who_may_not_listen(
@@ -207,21 +208,26 @@ def test_a_user_who_may_not_listen(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without the right to CLIENT TRACKING the store works by time; one line of the log says so."""
+    """Without the right to CLIENT TRACKING all users in use are asked for together, and others are
+    obeyed; one line of the log says why."""
     caplog.set_level(logging.INFO, "oauthgate.store")
     prefix = url.partition("=")[2]
     rights = "+get +mget +getrange +set +del +pexpire +scan +eval +evalsha +info"
     server.ask("ACL", "SETUSER", "mute", "reset", "on", ">p", f"~{prefix}*", *rights.split())
     here, there = machines(url.replace("redis://", "redis://mute:p@"), "wsgi", other=url)
-    browser = signed_in(there)
-    second = visitor(here, browser)
-    store = counting(here.gate)
-    assert who(second)["user_id"]
-    until(lambda: "+client|tracking" in caplog.text, "the reason in the log")
-    assert len([each for each in caplog.records if "near_cache" in each.message]) == 1
-    assert reads(store, second) == 0, "within near_cache it is believed"
-    restless(monkeypatch)
-    assert reads(store, second, 5) == 5
+    browser, grace = signed_in(there), signed_in(there, "grace")
+    second, hers = visitor(here, browser), visitor(here, grace)
+    store = listening(here, second, monkeypatch)
+    settled(store, hers)
+    (said,) = (each.getMessage() for each in caplog.records if "near_cache" in each.getMessage())
+    assert "+client|tracking" in said
+    before = server.calls()["get"]
+    assert reads(store, second, 100) == 0
+    assert server.calls()["get"] == before
+    assert listeners(server) == []
+    there.post(grace, "/logout")
+    obeyed(hers)
+    assert reads(store, second) == 0, "somebody else's change costs nothing"
     server.ask("ACL", "SETUSER", "mute", "+client|tracking")
     again = visitor(machines(url.replace("redis://", "redis://mute:p@"), "wsgi")[0], browser)
     until(
@@ -229,11 +235,30 @@ def test_a_user_who_may_not_listen(
     )
 
 
+def test_a_server_that_tells_again(
+    url: str, server: RedisServer, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused is tried again after some minutes, and then it is told."""
+    monkeypatch.setattr("oauthgate.stores.redis_watch.UNOFFERED_PAUSE", 0.5)
+    prefix = url.partition("=")[2]
+    server.ask("ACL", "SETUSER", "mute", "reset", "on", ">p", f"~{prefix}*", "+@all", "-client|tracking")
+    here, there = machines(url.replace("redis://", "redis://mute:p@"), "wsgi", other=url)
+    browser = signed_in(there)
+    second = visitor(here, browser)
+    store = listening(here, second, monkeypatch)
+    assert listeners(server) == []
+    server.ask("ACL", "SETUSER", "mute", "+client|tracking")
+    until(lambda: len(listeners(server)) == 1, "the subscription")
+    settled(store, second)
+    there.post(browser, "/logout")
+    obeyed(second)
+
+
 @pytest.mark.parametrize("settings", [{"near_cache": 0}, {}], ids=["switched off", "wsgi"])
 def test_nobody_listens_without_a_use(
     server: RedisServer, url: str, machines: Machines, settings: dict[str, Any]
 ) -> None:
-    """With `near_cache = 0` nothing is believed; under WSGI it is by time: both open no connection."""
+    """With `near_cache = 0` nothing is believed; under WSGI reads ask: both open no connection."""
     there, here = machines(url, "wsgi", **settings)
     site = there if settings else here
     before = server.calls().get("client|tracking", 0), len(listeners(server))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import pytest
 
 from oauthgate.errors import Conflict, StoreError
 from oauthgate.stepping import run as step
-from oauthgate.stores import ABSENT
+from oauthgate.stores import ABSENT, ANY, Write
 from oauthgate.stores.postgres import PostgresStore
 from tests.servers import free_port
 from tests.servers.postgres import PASSWORD, PgBouncer, Postgres
-from tests.support import Kind, site_under_test
 
+from .cutter import Cutter, to_postgres
 from .test_postgres import COLOURS, once, use
 
 T = TypeVar("T")
@@ -245,73 +246,30 @@ def test_a_read_that_is_cut_off(pg: Postgres, schema: str, blocking: bool) -> No
     use(blocking, test())
 
 
-class Relay:
-    """Stands between store and server; told to, it lets a statement through and keeps the answer."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.swallow = 0
-        self.connections = 0
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments)
-        thread.start()
-        self._threads.append(thread)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError), self._listener:
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self._to))
-                self._start(self._copy, client, server, False)
-                self._start(self._copy, server, client, True)
-
-    def _copy(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if answers and self.swallow:
-                    self.swallow -= 1
-                    break
-                target.sendall(data)
-        for each in (source, target):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        source.close()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-
-
 @COLOURS
 def test_an_answer_that_is_lost(pg: Postgres, schema: str, blocking: bool) -> None:
     """A write whose answer is lost was done and is an error all the same: it is not sent again, which
     would be done twice or refused as a conflict with itself. A read is repeated once, not for ever."""
-    relay = Relay(pg.port)
+    relay = Cutter(pg.port, to_postgres)
 
     async def test() -> None:
-        url = pg.url(f"schema={schema}&gssencmode=disable").replace(f":{pg.port}/", f":{relay.port}/")
+        url = pg.url(f"schema={schema}&gssencmode=disable&sslmode=disable").replace(
+            f":{pg.port}/", f":{relay.port}/"
+        )
         store = PostgresStore(url, blocking=blocking)
         version = await store.put("k", b"v")
-        relay.swallow = 1
+        relay.answers = 1
         await fails(store.put("k", b"w", expect=version), "the connection ended")
         record = await store.get("k")
         assert record == (b"w", version + 1, None)
         made = relay.connections
-        relay.swallow = 1
+        relay.answers = 1
         assert await store.get("k") == record
         assert relay.connections == made + 1
-        relay.swallow = 99
+        relay.answers = 99
         await fails(store.get("k"))
         assert relay.connections == made + 2
-        relay.swallow = 0
+        relay.answers = 0
         assert await store.delete("k", expect=version + 1) is True
         await store.close()
 
@@ -475,32 +433,57 @@ def test_several_hosts(pg: Postgres, schema: str) -> None:
     step(store.close())
 
 
-def test_sites_answer_503_while_the_store_is_gone(
-    kind: Kind, pg: Postgres, schema: str, config: dict[str, Any]
-) -> None:
-    """Who is signed in gets 503 with Retry-After and keeps the cookie; who is not is not disturbed; and
-    when the server is back, everybody goes on where they were."""
-    config["oauthgate"] |= {
-        "store": pg.url(f"schema={schema}"),
-        "secret": ["0123456789abcdef0123456789abcdef0123456789abcdef"],
-        "near_cache": "0s",
-    }
-    with site_under_test(kind, config) as site:
-        browser, other = site.browser(), site.browser()
-        assert site.login(browser, "spotify").status_code == 303
-        user_id = browser.get("/who").json()["user_id"]
-        assert user_id
-        with stopped(pg):
-            cookies = dict(browser.cookies)
-            for path in ("/who", "/_oauth/session", "/call/spotify/me"):
-                answer = browser.get(path)
-                assert answer.status_code == 503, answer.text
-                assert int(answer.headers["retry-after"]) > 0
-                assert "set-cookie" not in answer.headers
-                assert "127.0.0.1" not in answer.text and "PostgreSQL" not in answer.text
-            assert dict(browser.cookies) == cookies
-            assert other.get("/who").json()["user_id"] is None
-        assert browser.get("/who").json()["user_id"] == user_id
-        assert browser.get("/call/spotify/me").status_code == 200
-        assert site.login(other, "spotify").status_code == 303
-        assert other.get("/who").json()["user_id"] == user_id
+@COLOURS
+def test_what_belongs_together_is_one_statement(pg: Postgres, schema: str, blocking: bool) -> None:
+    """One round trip, done or not: when its answer is lost that cannot be told, so it is sent once."""
+    relay = Cutter(pg.port, to_postgres)
+
+    async def test() -> None:
+        url = pg.url(f"schema={schema}&gssencmode=disable&sslmode=disable")
+        store = PostgresStore(url.replace(f":{pg.port}/", f":{relay.port}/"), blocking=blocking)
+        writes = [Write("k/1", b"v", None, ABSENT), Write("k/2", b"v", None, ANY)]
+        await store.open()
+        sent = pg.said().count("WITH w0 AS")
+        versions = await store.put_all(writes)
+        assert pg.said().count("WITH w0 AS") == sent + 1
+        for moment, value in (("requests", b"v"), ("answers", b"w")):
+            setattr(relay, moment, 1)
+            changed = [
+                Write(write.key, b"w", None, version)
+                for write, version in zip(writes, versions, strict=True)
+            ]
+            await fails(store.put_all(changed), "the connection ended")
+            for write in writes:
+                record = await store.get(write.key)
+                assert record is not None and record.value == value
+        await store.close()
+
+    try:
+        use(blocking, test())
+    finally:
+        relay.close()
+
+
+@COLOURS
+def test_no_connection_leaves_nothing_behind(blocking: bool) -> None:
+    """A server that takes a connection and says nothing: what does not become one is closed at once."""
+    place = "postgresql://u:p@127.0.0.1:{}/db?timeout=0.5&connect_timeout=2"
+
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            store = PostgresStore(place.format(silent.getsockname()[1]), blocking=blocking)
+            errors = []
+            for _ in range(2):
+                with pytest.raises(StoreError, match="timeout") as failed:
+                    await store.get("k")
+                errors.append(failed.value)  # a log may keep them
+                with silent.accept()[0] as taken:
+                    taken.settimeout(10)
+                    while taken.recv(1000):
+                        """What it says of itself, until it has closed."""
+
+    gc.disable()
+    try:
+        use(blocking, test())
+    finally:
+        gc.enable()

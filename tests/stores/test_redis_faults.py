@@ -14,11 +14,12 @@ import pytest
 
 from oauthgate.errors import Conflict, StoreError
 from oauthgate.stepping import run as step
-from oauthgate.stores import ABSENT, make_store
+from oauthgate.stores import ABSENT, ANY, Write, make_store
 from oauthgate.stores.redis import RedisStore
 from tests.servers.redis import SERVICE, RedisServer, redis_server, until
-from tests.support import Kind, site_under_test
 
+from .cutter import Cutter, to_redis
+from .outcomes import fails
 from .redis_places import SHORT, SIDES, own, started, use
 
 
@@ -35,27 +36,10 @@ def url(server: RedisServer) -> Iterator[str]:
     try:
         server.thaw()
         server.ask("REPLICAOF", "NO", "ONE")
-        server.ask("CONFIG", "SET", "maxmemory", 0, "min-replicas-to-write", 0)
+        server.ask("CONFIG", "SET", "maxmemory", 0, "min-replicas-to-write", 0, "maxclients", 500)
     except Exception:  # it is gone, or takes nobody any more
         server.stop()
         server.start()
-
-
-async def _fails(store: RedisStore, expected: str) -> None:
-    """Every method raises, and none of them says that nothing is there."""
-    for work in (
-        store.get("k"),
-        store.put("k", b"v"),
-        store.put("k", b"v", expect=ABSENT),
-        store.put("k", b"v", expect=1),
-        store.delete("k"),
-        store.delete("k", expect=1),
-    ):
-        with pytest.raises(StoreError, match=expected) as raised:
-            await work
-        assert not isinstance(raised.value, Conflict)
-    with pytest.raises(StoreError, match=expected):
-        _ = [item async for item in store.scan("")]
 
 
 @SIDES
@@ -67,7 +51,7 @@ def test_a_server_that_is_gone_and_comes_back(server: RedisServer, url: str, blo
         await store.open()
         version = await store.put("k", b"v")
         server.stop()
-        await _fails(store, "cannot be reached, or broke off")
+        await fails(store, "cannot be reached, or broke off")
         with pytest.raises(StoreError, match="cannot be reached"):
             await make_store(url, blocking=blocking).open()
         server.start()
@@ -182,60 +166,9 @@ async def _ten_times_b(store: RedisStore) -> None:
         assert record is not None and record.value == b"b"
 
 
-class Cutter:
-    """A proxy in front of a server that can break a connection at a chosen moment."""
-
-    def __init__(self, port: int) -> None:
-        #: The port behind it; another one is as when the name of a primary moves.
-        self.target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        #: How many requests, or answers, are still to be swallowed, with their connection.
-        self.requests = self.answers = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self.target)) as server:
-            doomed = threading.Event()
-            answers = threading.Thread(target=self._answer, args=(server, client, doomed))
-            answers.start()
-            with contextlib.suppress(OSError):
-                while request := client.recv(65536):
-                    # redis-py sends one command and waits, but for what introduces it to the server.
-                    if b"CLIENT" not in request:
-                        if self.requests:
-                            self.requests -= 1
-                            break
-                        if self.answers:
-                            self.answers -= 1
-                            doomed.set()
-                    server.sendall(request)
-            with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            answers.join()
-
-    @staticmethod
-    def _answer(server: socket.socket, client: socket.socket, doomed: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while (answer := server.recv(65536)) and not doomed.is_set():
-                client.sendall(answer)
-        with contextlib.suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def cutter(server: RedisServer) -> Iterator[Cutter]:
-    with contextlib.closing(Cutter(server.port)) as found:
+    with contextlib.closing(Cutter(server.port, to_redis)) as found:
         yield found
 
 
@@ -414,24 +347,29 @@ def test_a_process_waits_only_so_long_for_a_connection(
     use(f"{url}&connections=1&timeout={SHORT}", blocking, scenario)
 
 
-def test_a_site_whose_redis_goes_away(
-    server: RedisServer, url: str, kind: Kind, config: dict[str, Any]
-) -> None:
-    """Who is signed in gets 503 with Retry-After and keeps the cookie; who is not, notices nothing; when
-    Redis is back, so is the session."""
-    config["oauthgate"] |= {"store": f"{url}&timeout={SHORT}", "secret": "s" * 32, "near_cache": 0}
-    with site_under_test(kind, config) as site:
-        browser, stranger = site.browser(), site.browser()
-        site.login(browser)
-        user_id = browser.get("/who").json()["user_id"]
-        for away, back in ((server.stop, server.start), (server.freeze, server.thaw)):
-            away()
-            reply = browser.get("/who")
-            assert reply.status_code == 503
-            assert int(reply.headers["retry-after"]) > 0
-            assert "set-cookie" not in reply.headers
-            assert stranger.get("/who").json()["user_id"] is None
-            # An error that a visitor can see names no address.
-            assert str(server.port) not in reply.text
-            back()
-            assert browser.get("/who").json()["user_id"] == user_id
+@SIDES
+def test_what_belongs_together_is_cut_off(server: RedisServer, cutter: Cutter, blocking: bool) -> None:
+    """Several writes are one command. Cut off they are done once, if one of them expects something: it
+    recognizes itself, and the others with it. If none does they are sent once."""
+
+    async def scenario(store: RedisStore) -> None:
+        await store.put("warm", b"up")
+        for moment in ("requests", "answers"):
+            before = server.calls()
+            setattr(cutter, moment, 1)
+            writes = [Write(f"{moment}/any", b"v", None, ANY), Write(moment, b"v", None, ABSENT)]
+            versions = await store.put_all(writes)
+            for write, version in zip(writes, versions, strict=True):
+                assert await store.get(write.key) == (b"v", version, None)
+            assert server.calls()["set"] == before["set"] + 2
+            assert server.calls()["evalsha"] == before["evalsha"] + (1 if moment == "requests" else 2)
+            setattr(cutter, moment, 1)
+            with pytest.raises(Conflict):
+                await store.put_all(writes)
+        cutter.answers = 1
+        before = server.calls()
+        with pytest.raises(StoreError, match="broke off"):
+            await store.put_all([Write(name, b"v", None, ANY) for name in "ab"])
+        assert server.calls()["evalsha"] == before["evalsha"] + 1
+
+    use(own(f"redis://127.0.0.1:{cutter.port}"), blocking, scenario)

@@ -20,7 +20,7 @@ from oauthgate.stores.memory import MemoryStore
 from oauthgate.stores.recheck import KEEP, Recheck, rechecking
 from oauthgate.stores.redis_url import read_url
 from oauthgate.stores.redis_watch import RedisWatch
-from oauthgate.stores.watch import LIMIT, Unoffered, Watch, Watches
+from oauthgate.stores.watch import LIMIT, Watch, Watches
 from oauthgate.vault import Opened, Vault
 
 WITHIN = 3.0
@@ -182,9 +182,8 @@ def test_listening_goes_on_after_any_failure(
     between."""
     monkeypatch.setattr("oauthgate.stores.watch.SETTLE", 0.0)
     monkeypatch.setattr("oauthgate.stores.watch.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("oauthgate.stores.watch.UNOFFERED_PAUSE", 0.001)
     caplog.set_level("INFO", "oauthgate.store")
-    causes = [StoreError("gone"), StoreError("gone"), Unoffered("never"), KeyError("secret"), None]
+    causes = [StoreError("gone"), StoreError("gone"), StoreError("never"), KeyError("secret"), None]
     attempts: list[object] = []
     done: asyncio.Future[None]
 
@@ -279,6 +278,10 @@ class Wire:
         await self._told([b"invalidate", [b"oauthgate:" + key.encode()]])
 
 
+async def never(recheck: Recheck, until: float = 0.0, /) -> None:
+    raise AssertionError("there is no need to ask")
+
+
 @pytest.mark.parametrize(("slow", "believed"), [(WITHIN - 0.1, True), (WITHIN, False)])
 def test_an_answer_that_took_long_proves_little(slow: float, believed: bool) -> None:
     """What counts is when the question was sent: something may have changed since it was answered."""
@@ -287,8 +290,8 @@ def test_an_answer_that_took_long_proves_little(slow: float, believed: bool) -> 
     place = read_url("redis://localhost")
 
     async def main() -> None:
-        redis = RedisWatch(place, wire, wire.write)  # type: ignore[arg-type]
-        following = asyncio.ensure_future(redis.follow(watch))
+        redis = RedisWatch(place, wire, wire.write, never)  # type: ignore[arg-type]
+        following = asyncio.ensure_future(redis.listen(watch))
         while not watch.alive:
             await asyncio.sleep(0)
         assert (watch.stamp(KEY) is not None) is believed

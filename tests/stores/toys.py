@@ -9,10 +9,10 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from oauthgate.errors import Conflict
-from oauthgate.stores import ABSENT, ANY, Expect, Record
+from oauthgate.stores import ABSENT, ANY, Expect, Record, Write
 
 
 class Engine:
@@ -34,6 +34,14 @@ class Engine:
             version = secrets.randbits(60)
             self.records[key] = Record(value, version, expires_at)
             return version
+
+    def put_all(self, writes: Sequence[Write]) -> list[int]:
+        with self.lock:
+            for write in writes:
+                self._check(write.key, write.expect)
+            fresh = [Record(write.value, secrets.randbits(60), write.expires_at) for write in writes]
+            self.records.update(zip((write.key for write in writes), fresh, strict=True))
+            return [record.version for record in fresh]
 
     def delete(self, key: str, expect: Expect) -> bool:
         with self.lock:
@@ -84,6 +92,9 @@ class SyncOnlyStore:
     ) -> int:
         return self.engine.put(key, value, expires_at, expect)
 
+    def put_all(self, writes: Sequence[Write]) -> list[int]:
+        return self.engine.put_all(writes)
+
     def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         return self.engine.delete(key, expect)
 
@@ -119,6 +130,10 @@ class AsyncOnlyStore:
     ) -> int:
         await asyncio.sleep(0)
         return self.engine.put(key, value, expires_at, expect)
+
+    async def put_all(self, writes: Sequence[Write]) -> list[int]:
+        await asyncio.sleep(0)
+        return self.engine.put_all(writes)
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         await asyncio.sleep(0)

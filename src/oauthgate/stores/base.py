@@ -83,7 +83,7 @@ class Store(Protocol):
 
 
 class Write(NamedTuple):
-    """One of several writes that belong together: the arguments of `Store.put`."""
+    """One of several writes that belong together, each of another key: the arguments of `Store.put`."""
 
     key: str
     value: bytes

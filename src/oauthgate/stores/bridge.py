@@ -1,8 +1,8 @@
-"""Stores of third parties that exist in one colour, made usable from both adapters (asgiref).
+"""Stores of third parties that exist in one colour, made usable from both adapters.
 
-A store of plain functions runs in a worker thread under ASGI and directly under WSGI. A store of
-coroutines that need an event loop runs directly under ASGI, and under WSGI on a loop of its own for
-each call: slower, and its author's to document, but the same contract.
+A store of plain functions runs in a thread of its own under ASGI (`threads.py`) and directly under WSGI.
+A store of coroutines that need an event loop runs directly under ASGI, and under WSGI on a loop of its
+own for each call (asgiref): slower, and its author's to document, but the same contract.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .base import ANY, Expect, Record, Store
+from .threads import Threads
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class BridgedStore:
         self.inner = inner
         self._colour = colour
         self._blocking = blocking
+        self._threads = Threads(type(inner).__name__)
         if hasattr(inner, "stamp"):
             self.stamp = inner.stamp
         if hasattr(inner, "watch"):
@@ -33,14 +35,13 @@ class BridgedStore:
             self.put_all = partial(self._call, inner.put_all)
 
     async def _call(self, function: Callable[..., Any], *args: object, **kwargs: object) -> Any:  # noqa: ANN401 - either colour
-        if self._colour == "sync" and self._blocking:
-            return function(*args, **kwargs)
-        from asgiref.sync import async_to_sync, sync_to_async  # of use to few: loaded when it is
-
         if self._colour == "sync":
-            # Not thread_sensitive: one slow call must not queue every other one in the process.
-            return await sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+            if self._blocking:
+                return function(*args, **kwargs)
+            return await self._threads.run(partial(function, *args, **kwargs))
         if self._blocking:
+            from asgiref.sync import async_to_sync  # of use to few: loaded when it is
+
             return async_to_sync(_awaiting(function))(*args, **kwargs)
         return await function(*args, **kwargs)
 

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ..errors import ConfigError, Conflict, StoreError
 from ..loop_end import at_loop_end
-from .base import ABSENT, ANY, Expect, Record
-from .recheck import Recheck, rechecking
+from .base import ABSENT, ANY, Expect, Record, Write
+from .recheck import Carried, Question, Recheck, rechecking
 from .watch import Watches, weakly
 
 try:
@@ -27,7 +27,7 @@ try:
     from .postgres_link import BYTEA, AsyncLink, BlockingLink, Row, Statement
     from .postgres_pool import Pool
     from .postgres_schema import prepare, table_in
-    from .postgres_statements import PURGE_BATCH, SCAN_PAGE, Statements
+    from .postgres_statements import NOT_ALL, PURGE_BATCH, SCAN_PAGE, Kind, Statements
     from .postgres_url import read_url
 except ImportError:
     raise ConfigError(
@@ -50,6 +50,7 @@ class PostgresStore:
         self._sql = Statements(table_in(self.place.schema))
         self._pid = 0
         self._forget_connections()
+        self._carried = Carried()
         self._watches = Watches(
             Recheck, rechecking(weakly(self._versions)), f"PostgreSQL at {self.place}"
         )
@@ -82,12 +83,11 @@ class PostgresStore:
 
     def watch(self, within: float) -> None:
         """See `base.Watching`."""
-        if not self.blocking:
-            self._watches.start(within)
+        (self._carried if self.blocking else self._watches).start(within)
 
     def stamp(self, key: str) -> object | None:
         """See `base.Stamped`."""
-        return self._watches.stamp(key)
+        return (self._carried if self.blocking else self._watches).stamp(key)
 
     async def _versions(self, keys: Sequence[str]) -> dict[str, int]:
         rows = await self._run(
@@ -96,7 +96,11 @@ class PostgresStore:
         return {_text(key): _to_int(version) for key, version in rows}
 
     async def get(self, key: str) -> Record | None:
-        rows = await self._run(self._sql.get, _bytes(key), reads=True)
+        question = self._carried.question() if self.blocking else None
+        if question is None:
+            rows = await self._run(self._sql.get, _bytes(key), reads=True)
+        else:
+            rows = await self._get_and_ask(key, question)
         if not rows:
             return None
         record = _record(rows[0])
@@ -104,21 +108,50 @@ class PostgresStore:
             return None
         return record
 
+    async def _get_and_ask(self, key: str, question: Question) -> list[Row]:
+        keys = _array([_bytes(each) for each in question.keys])
+        rows = await self._run(
+            self._sql.get_and_versions, _bytes(key), keys, _float(self.clock()), reads=True
+        )
+        versions = {_text(row[3]): _to_int(row[1]) for row in rows if row[3] is not None}
+        question.recheck.found(question.asked, question.keys, versions)
+        return [row for row in rows if row[3] is None]
+
     async def put(
         self, key: str, value: bytes, *, expires_at: float | None = None, expect: Expect = ANY
     ) -> int:
-        written = (_bytes(key), value, None if expires_at is None else _float(expires_at))
-        if isinstance(expect, int):
-            if not -(2**63) <= expect < 2**63:
-                raise _conflict(key, expect)  # no version of ours, and no bigint
-            rows = await self._run(self._sql.put_version, *written, _int(expect), _float(self.clock()))
-        elif expect is ABSENT:
-            rows = await self._run(self._sql.put_absent, *written, _fresh(), _float(self.clock()))
-        else:
-            rows = await self._run(self._sql.put_any, *written, _fresh())
+        kind, values = self._spelt(Write(key, value, expires_at, expect))
+        rows = await self._run(self._sql.put[kind], *values)
         if not rows:
             raise _conflict(key, expect)
         return _to_int(rows[0][0])
+
+    async def put_all(self, writes: Sequence[Write]) -> list[int]:
+        """See `base.Batching`: one statement, and one round trip."""
+        # In one order for everybody: else two could each wait for a row that the other one has changed,
+        # until the server notices, a second later.
+        order = sorted(range(len(writes)), key=lambda number: writes[number].key)
+        spelt = [self._spelt(writes[number]) for number in order]
+        statement = self._sql.put_all([kind for kind, _ in spelt])
+        try:
+            rows = await self._run(statement, *(value for _, values in spelt for value in values))
+        except Refused as error:
+            if error.sqlstate == NOT_ALL:
+                raise _conflict(writes[0].key, writes[0].expect) from None
+            raise
+        versions = {number: _to_int(rows[0][place]) for place, number in enumerate(order)}
+        return [versions[number] for number in range(len(writes))]
+
+    def _spelt(self, write: Write) -> tuple[Kind, tuple[bytes | None, ...]]:
+        """Which statement a write is, and its values."""
+        key, value, expires_at, expect = write
+        written = (_bytes(key), value, None if expires_at is None else _float(expires_at))
+        now = _float(self.clock())
+        if isinstance(expect, int):
+            if not -(2**63) <= expect < 2**63:
+                raise _conflict(key, expect)  # no version of ours, and no bigint
+            return "version", (*written, _int(expect), now)
+        return ("absent" if expect is ABSENT else "any"), (*written, _fresh(), now)
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         now = self.clock()

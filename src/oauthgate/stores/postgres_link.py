@@ -23,6 +23,7 @@ import psycopg
 from psycopg import capabilities
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 
+from ..errors import StoreError
 from . import postgres_faults as faults
 from .postgres_url import Place
 
@@ -128,10 +129,10 @@ class BlockingLink(Link):
     async def connect(cls, place: Place) -> BlockingLink:
         """Raises `StoreError`."""
         try:
-            made = psycopg.Connection.connect(autocommit=True, **place.parameters)
+            return cls(place, psycopg.Connection.connect(autocommit=True, **place.parameters))
         except (psycopg.Error, OSError, UnicodeError) as error:
-            raise faults.not_connected(place, error) from None
-        return cls(place, made)
+            failure = _not_connected(place, error)
+        raise failure
 
     async def _wait(self, deadline: float, *, write: bool = False) -> bool:
         poll = self._reads
@@ -158,9 +159,10 @@ class AsyncLink(Link):
         """Raises `StoreError`."""
         try:
             made = await psycopg.AsyncConnection.connect(autocommit=True, **place.parameters)
+            return cls(place, made)
         except (psycopg.Error, OSError, UnicodeError) as error:
-            raise faults.not_connected(place, error) from None
-        return cls(place, made)
+            failure = _not_connected(place, error)
+        raise failure
 
     async def _wait(self, deadline: float, *, write: bool = False) -> bool:
         loop = asyncio.get_running_loop()
@@ -182,6 +184,13 @@ class AsyncLink(Link):
                     await self.connection.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise faults.overdue(self.place)
         return event == select.POLLIN
+
+
+def _not_connected(place: Place, error: BaseException) -> StoreError:
+    # psycopg's frames hold the socket of what did not become a connection, and the error holds them: a
+    # server that hangs would be left with one for each attempt, until they are collected.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return faults.not_connected(place, error)
 
 
 def _sqlstate(result: Any) -> str:  # noqa: ANN401 - psycopg's result, in C or Python

@@ -11,8 +11,16 @@ version does not come back after a delete either.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import Literal
+
 from .postgres_link import BYTEA, BYTEAS, FLOAT8, INT8, Statement
 
+#: What a write expects: anything, nothing that is live, or a version.
+Kind = Literal["any", "absent", "version"]
+#: The error (SQLSTATE) by which writes that belong together undo themselves: a division by zero.
+NOT_ALL = "22012"
 PURGE_BATCH = 200
 SCAN_PAGE = 200
 
@@ -20,10 +28,19 @@ _GET = "SELECT value, version, expires_at FROM {name} WHERE key = $1"
 _VERSIONS = """
 SELECT key, version FROM {name} WHERE key = ANY ($1) AND (expires_at IS NULL OR expires_at > $2)
 """
+# The record, without its key, and the versions of others beside it.
+_GET_AND_VERSIONS = """
+SELECT value, version, expires_at, NULL::bytea FROM {name} WHERE key = $1
+UNION ALL
+SELECT NULL, version, NULL, key FROM {name}
+WHERE key = ANY ($2) AND (expires_at IS NULL OR expires_at > $3)
+"""
+# The last condition always holds: it gives the three kinds of writes the same values.
 _PUT_ANY = """
 INSERT INTO {name} AS held (key, value, expires_at, version) VALUES ($1, $2, $3, $4)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at,
     version = held.version + 1
+WHERE $5 IS NOT NULL
 RETURNING version
 """
 _PUT_ABSENT = """
@@ -57,17 +74,48 @@ DELETE FROM {name} WHERE key = ANY (ARRAY(
 """
 
 
+_PUT: dict[Kind, str] = {"any": _PUT_ANY, "absent": _PUT_ABSENT, "version": _PUT_VERSION}
+_PUT_TYPES = (BYTEA, BYTEA, FLOAT8, INT8, FLOAT8)
+
+
 class Statements:
     """The statements for one table, whose name is quoted already."""
 
     def __init__(self, table: str) -> None:
-        put = (BYTEA, BYTEA, FLOAT8, INT8)
+        self._table = table
+        self._put_all: dict[tuple[Kind, ...], Statement] = {}
         self.get = Statement(_GET, BYTEA, name=table)
+        self.get_and_versions = Statement(_GET_AND_VERSIONS, BYTEA, BYTEAS, FLOAT8, name=table)
         self.versions = Statement(_VERSIONS, BYTEAS, FLOAT8, name=table)
-        self.put_any = Statement(_PUT_ANY, *put, name=table)
-        self.put_absent = Statement(_PUT_ABSENT, *put, FLOAT8, name=table)
-        self.put_version = Statement(_PUT_VERSION, *put, FLOAT8, name=table)
+        self.put = {kind: Statement(text, *_PUT_TYPES, name=table) for kind, text in _PUT.items()}
         self.delete = Statement(_DELETE, BYTEA, name=table)
         self.delete_version = Statement(_DELETE_VERSION, BYTEA, INT8, FLOAT8, name=table)
         self.scan = Statement(_SCAN, BYTEA, BYTEA, FLOAT8, INT8, name=table)
         self.purge = Statement(_PURGE, FLOAT8, INT8, name=table)
+
+    def put_all(self, kinds: Sequence[Kind]) -> Statement:
+        """Writes that are done all or not at all; the values of each come after those of the one before.
+
+        Answers with one row, the new versions first. When a write did nothing the row cannot be
+        computed, and the server undoes the statement (`NOT_ALL`): that is a round trip less than a
+        transaction that somebody has to look at before it may end.
+        """
+        statement = self._put_all.get(tuple(kinds))
+        if statement is None:
+            numbers = range(len(kinds))
+            writes = ",".join(
+                f"w{number} AS ({_shifted(_PUT[kinds[number]], len(_PUT_TYPES) * number)})"
+                for number in numbers
+            )
+            # No value is in the text: numbers and the statements above.
+            versions = ", ".join(f"(SELECT version FROM w{number})" for number in numbers)  # noqa: S608
+            done = " + ".join(f"(SELECT count(*) FROM w{number})" for number in numbers)  # noqa: S608
+            text = f"WITH {writes} SELECT {versions}, 1 / ({done} = {len(kinds)})::int"
+            statement = Statement(text, *_PUT_TYPES * len(kinds), name=self._table)
+            self._put_all[tuple(kinds)] = statement
+        return statement
+
+
+def _shifted(text: str, by: int) -> str:
+    """The same statement, with its values `by` places later."""
+    return re.sub(r"\$(\d)", lambda found: f"${int(found[1]) + by}", text)

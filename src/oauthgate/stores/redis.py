@@ -4,8 +4,9 @@ Owns: `RedisStore`, how a record is written down, and the scripts. A record is o
 
     1 VERSION EXPIRES\\n and the sealed value
 
-so that a read is one GET. A write is one script on one key: it looks at the head of what is there and
-writes, in one step (https://redis.io/docs/latest/develop/programmability/eval-intro/, "Atomicity").
+so that a read is one GET. A write is one script on one key, or on the keys of all that belongs together:
+it looks at the heads of what is there and writes, in one step
+(https://redis.io/docs/latest/develop/programmability/eval-intro/, "Atomicity").
 
 VERSION is drawn at random for every write, from 2^62 numbers: it never returns for a key, also after
 the key was deleted or expired, and it is how a write that is sent again after a broken connection
@@ -23,12 +24,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from ..errors import Conflict, StoreError
-from .base import ABSENT, ANY, Expect, Record
-from .recheck import Recheck, rechecking
-from .redis_client import Connections, Script
+from .base import ABSENT, ANY, Expect, Record, Write
+from .recheck import Carried, Question, Recheck, rechecking
+from .redis_client import Connections, Part, Script
 from .redis_url import read_url
-from .redis_watch import RedisWatch
-from .watch import Watch, Watches, weakly
+from .redis_watch import RedisSense, RedisWatch
+from .watch import Watches, weakly
 
 log = logging.getLogger("oauthgate.store")
 
@@ -43,36 +44,48 @@ READ_COUNT = 100
 #: Bytes that hold every head; the scripts below read as many.
 HEAD_LENGTH = 64
 _HEAD = re.compile(rb"1 ([0-9]+) ([^ \n]+)\n")
-# `held` is the version of the live record, or nil. A head is far shorter than 64 bytes.
-_HELD = """
-local head = redis.call('GETRANGE', KEYS[1], 0, 63)
-local held, expires
-if head ~= '' then
-    held, expires = string.match(head, '^1 (%d+) ([^ \\n]+)\\n')
-    if not held then return redis.error_reply('WRONGTYPE not a record') end
+# `found` is the version that is there, and `held` the same if it has not expired. A head is far shorter
+# than 64 bytes.
+_LOOK = """
+local function look(key)
+    local head = redis.call('GETRANGE', key, 0, 63)
+    if head == '' then return nil, nil end
+    local found, expires = string.match(head, '^1 (%d+) ([^ \\n]+)\\n')
+    if not found then return nil, nil, redis.error_reply('WRONGTYPE not a record') end
+    if expires ~= 'never' and tonumber(expires) <= tonumber(ARGV[1]) then return found, nil end
+    return found, found
 end
-local found = held
-if held and expires ~= 'never' and tonumber(expires) <= tonumber(ARGV[1]) then held = nil end
 """
-# ARGV: now, expected version (or any, absent), fresh version, record, milliseconds to live (0: for ever)
+# ARGV: now, and for each key: expected version (or any, absent), fresh version, record, milliseconds to
+# live (0: for ever). Answers 0, or the number of a write whose expectation does not hold.
 _PUT = Script(
-    _HELD
+    _LOOK
     + """
-if found == ARGV[3] then return 1 end
-if ARGV[2] == 'absent' then
-    if held then return 0 end
-elseif ARGV[2] ~= 'any' and held ~= ARGV[2] then
-    return 0
+local refused = 0
+for n = 1, #KEYS do
+    local expected = ARGV[4 * n - 2]
+    local found, held, wrong = look(KEYS[n])
+    if wrong then return wrong end
+    if found == ARGV[4 * n - 1] then return 0 end
+    if (expected == 'absent' and held)
+        or (expected ~= 'absent' and expected ~= 'any' and held ~= expected) then
+        refused = n
+    end
 end
-redis.call('SET', KEYS[1], ARGV[4])
-if ARGV[5] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
-return 1
+if refused > 0 then return refused end
+for n = 1, #KEYS do
+    redis.call('SET', KEYS[n], ARGV[4 * n])
+    if ARGV[4 * n + 1] ~= '0' then redis.call('PEXPIRE', KEYS[n], ARGV[4 * n + 1]) end
+end
+return 0
 """
 )
 # ARGV: now, expected version (or any). Answers 1: deleted, 0: nothing was there, -1: another version.
 _DELETE = Script(
-    _HELD
+    _LOOK
     + """
+local found, held, wrong = look(KEYS[1])
+if wrong then return wrong end
 if ARGV[2] ~= 'any' and held ~= ARGV[2] then return -1 end
 if found then redis.call('DEL', KEYS[1]) end
 return held and 1 or 0
@@ -93,13 +106,17 @@ class RedisStore:
         self._connections = Connections(self.place, blocking=blocking)
         self._looked = False
         where = f"Redis at {self.place}"
-        self._watches: Watches[Watch] | Watches[Recheck]
+        self._carried = Carried()
+        ask = rechecking(weakly(self._versions))
+        self._watches: Watches[RedisSense] | Watches[Recheck]
         if self.place.kind == "cluster":
             # Each of its servers would have to be listened to; they come and go, and slots move.
-            self._watches = Watches(Recheck, rechecking(weakly(self._versions)), where)
+            self._watches = Watches(Recheck, ask, where)
         else:
-            follow = RedisWatch(self.place, self._connections, weakly(self._write_expired)).follow
-            self._watches = Watches(Watch, follow, where)
+            # In a cluster no step spans the servers on which the keys are.
+            self.put_all = self._put_all
+            heard = RedisWatch(self.place, self._connections, weakly(self._write_expired), ask)
+            self._watches = Watches(RedisSense, heard.follow, where)
 
     def __repr__(self) -> str:
         return f"RedisStore({str(self.place)!r})"
@@ -118,54 +135,50 @@ class RedisStore:
 
     def watch(self, within: float) -> None:
         """See `base.Watching`."""
-        if not self.blocking:
-            self._watches.start(within)
+        (self._carried if self.blocking else self._watches).start(within)
 
     def stamp(self, key: str) -> object | None:
         """See `base.Stamped`."""
-        return self._watches.stamp(key)
+        return (self._carried if self.blocking else self._watches).stamp(key)
 
     async def get(self, key: str) -> Record | None:
+        question = self._carried.question() if self.blocking else None
+        if question is not None:
+            return await self._get_and_ask(key, question)
         stored = await self._connections.command("GET", self._prefix + key.encode(), repeat=True)
         return self._live(stored)
 
     async def put(
         self, key: str, value: bytes, *, expires_at: float | None = None, expect: Expect = ANY
     ) -> int:
+        return (await self._put_all([Write(key, value, expires_at, expect)]))[0]
+
+    async def _put_all(self, writes: Sequence[Write]) -> list[int]:
+        """See `base.Batching`."""
         now = self.clock()
-        fresh = secrets.randbits(62)
-        expires, life = b"never", 0
-        if expires_at is not None:
-            expires = repr(float(expires_at)).encode()
-            life = math.ceil(1000 * min(max(expires_at - now + GRACE, 0.001), LONGEST))
-        expected: str | int = "any"
-        if expect is ABSENT:
-            expected = "absent"
-        elif isinstance(expect, int):
-            expected = expect
-        written = await self._connections.script(
+        versions = [secrets.randbits(62) for _ in writes]
+        arguments: list[Part] = [repr(now)]
+        for write, fresh in zip(writes, versions, strict=True):
+            arguments += _spelt(write, fresh, now)
+        refused = await self._connections.script(
             _PUT,
-            self._prefix + key.encode(),
-            repr(now),
-            expected,
-            fresh,
-            b"1 %d %s\n%s" % (fresh, expires, value),
-            life,
-            # Sent again, a write with an expectation finds itself written, or the record as it was. One
-            # without could undo what somebody wrote in between.
-            repeat=expect is not ANY,
+            *(self._prefix + write.key.encode() for write in writes),
+            arguments=arguments,
+            # Sent again, a write with an expectation finds itself written, and then so are those that
+            # belong to it, or the record as it was. One without could undo what somebody wrote since.
+            repeat=any(write.expect is not ANY for write in writes),
         )
-        if not written:
+        if refused:
+            key, _, _, expect = writes[refused - 1]
             raise Conflict(f"the record {_kind(key)} is not as the writer expected ({expect!r})")
-        return fresh
+        return versions
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> bool:
         # Never sent again: what was deleted leaves no trace by which we would know that it was us.
         deleted = await self._connections.script(
             _DELETE,
             self._prefix + key.encode(),
-            repr(self.clock()),
-            expect if isinstance(expect, int) else "any",
+            arguments=[repr(self.clock()), expect if isinstance(expect, int) else "any"],
             repeat=False,
         )
         if deleted < 0:
@@ -190,8 +203,21 @@ class RedisStore:
     async def _write_expired(self, key: str) -> None:
         await self.put(key, b"", expires_at=self.clock())
 
+    async def _get_and_ask(self, key: str, question: Question) -> Record | None:
+        stored, heads = await self._connections.value_and_heads(
+            self._prefix + key.encode(),
+            [self._prefix + each.encode() for each in question.keys],
+            HEAD_LENGTH,
+        )
+        question.recheck.found(question.asked, question.keys, self._alive(question.keys, heads))
+        return self._live(stored)
+
     async def _versions(self, keys: Sequence[str]) -> dict[str, int]:
         heads = await self._connections.heads([self._prefix + key.encode() for key in keys], HEAD_LENGTH)
+        return self._alive(keys, heads)
+
+    def _alive(self, keys: Sequence[str], heads: Sequence[bytes]) -> dict[str, int]:
+        """The versions of what is there and has not expired."""
         found = {key: self._live(head or None) for key, head in zip(keys, heads, strict=True)}
         return {key: record.version for key, record in found.items() if record is not None}
 
@@ -250,6 +276,20 @@ class RedisStore:
                 self.place,
                 policy,
             )
+
+
+def _spelt(write: Write, fresh: int, now: float) -> list[Part]:
+    """One write, as the script takes it."""
+    expires, life = b"never", 0
+    if write.expires_at is not None:
+        expires = repr(float(write.expires_at)).encode()
+        life = math.ceil(1000 * min(max(write.expires_at - now + GRACE, 0.001), LONGEST))
+    expected: Part = "any"
+    if write.expect is ABSENT:
+        expected = "absent"
+    elif isinstance(write.expect, int):
+        expected = write.expect
+    return [expected, fresh, b"1 %d %s\n%s" % (fresh, expires, write.value), life]
 
 
 def _kind(key: str) -> str:

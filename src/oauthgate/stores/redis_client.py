@@ -29,7 +29,7 @@ Part = bytes | str | int | float
 
 
 class Script:
-    """A Lua script that touches one key, named to the server by its SHA-1."""
+    """A Lua script that touches its keys alone, named to the server by its SHA-1."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -92,9 +92,9 @@ class Connections:
         """Send one command. With `repeat` it is sent again when the connection breaks."""
         return await self._send(command, None, repeat)
 
-    async def script(self, script: Script, key: bytes, *arguments: Part, repeat: bool) -> Any:  # noqa: ANN401
-        """Run a script on its one key, so that a cluster runs it where the key is."""
-        rest = (1, key, *arguments)
+    async def script(self, script: Script, *keys: bytes, arguments: Sequence[Part], repeat: bool) -> Any:  # noqa: ANN401
+        """Run a script on its keys; on one, for a cluster runs it where that is."""
+        rest = (len(keys), *keys, *arguments)
         return await self._send(("EVALSHA", script.sha, *rest), ("EVAL", script.source, *rest), repeat)
 
     async def _send(
@@ -129,16 +129,22 @@ class Connections:
             return list(await self._use(lambda client: client.execute_command("MGET", *keys)))
 
     async def heads(self, keys: Sequence[bytes], length: int) -> list[bytes]:
-        """The first bytes of `keys`, or nothing, in one round trip for each server. Only under ASGI."""
-
-        def ask(client: Any) -> Any:  # noqa: ANN401 - of redis-py
-            pipeline = client.pipeline()
-            for key in keys:
-                pipeline.execute_command("GETRANGE", key, 0, length - 1)
-            return pipeline.execute()
-
+        """The first bytes of `keys`, or nothing, in one round trip for each server."""
         with self.failing():
-            return list(await self._use(ask))
+            return list(await self._use(_pipeline(_heads(keys, length))))
+
+    async def value_and_heads(
+        self, key: bytes, keys: Sequence[bytes], length: int
+    ) -> tuple[bytes | None, list[bytes]]:
+        """What is at `key`, and the first bytes of `keys`, in the same round trip. As a read it is sent
+        again when the connection breaks."""
+        act = _pipeline([("GET", key), *_heads(keys, length)])
+        with self.failing():
+            try:
+                answers = await self._use(act)
+            except self._broken:
+                answers = await self._use(act)
+        return answers[0], list(answers[1:])
 
     async def primaries(self) -> list[Any]:
         """What `at` takes: the server, or every primary of a cluster."""
@@ -265,6 +271,22 @@ class Connections:
 
 def _execute(command: tuple[Part, ...]) -> Callable[[Any], Any]:
     return lambda client: client.execute_command(*command)
+
+
+def _heads(keys: Sequence[bytes], length: int) -> list[tuple[Part, ...]]:
+    return [("GETRANGE", key, 0, length - 1) for key in keys]
+
+
+def _pipeline(commands: Sequence[tuple[Part, ...]]) -> Callable[[Any], Any]:
+    """Commands that are sent together; nothing else is promised of them."""
+
+    def act(client: Any) -> Any:  # noqa: ANN401 - of redis-py
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return pipeline.execute()
+
+    return act
 
 
 # A parent's clients, in a forked child: neither used nor closed nor collected there.

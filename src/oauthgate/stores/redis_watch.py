@@ -9,38 +9,100 @@ The question is INFO, which also tells that this still is the primary: a replica
 
 A proxy may take the subscription and deliver nothing. So nothing is believed before a record that was
 written by way of the store's other connections was told here.
+
+Where the server does not tell at all, it is asked (`recheck.py`), as a cluster is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import StoreError
+from .recheck import Recheck, Rechecking
 from .redis_client import Connections
 from .redis_url import Place
-from .watch import Unoffered, Watch
+from .watch import Watch
+
+log = logging.getLogger("oauthgate.store")
 
 #: What is told of: users, and the records with which a subscription is tried.
 _USERS, _TRIALS = "user/", "watch/"
+#: Seconds, half as long to one and a half times, after which a server that does not tell is tried again:
+#: it may have been reconfigured.
+UNOFFERED_PAUSE = 300.0
+
+
+class Unoffered(Exception):
+    """This server, or what stands before it, does not tell of changes. The text is cause and cure."""
+
+
+class RedisSense:
+    """What one event loop knows: what it was `told`, or else what it has `asked` (`watch.Sense`)."""
+
+    def __init__(self, within: float) -> None:
+        self.told = Watch(within)
+        self.asked = Recheck(within)
+        #: Since when (`time.monotonic`) it may be told, and why it was not.
+        self.listens_at = float("-inf")
+        self.why = ""
+
+    def stamp(self, key: str) -> object | None:
+        """See `base.Stamped`. A mark of the one never equals a version of the other."""
+        mark = self.told.stamp(key)
+        return mark if mark is not None else self.asked.stamp(key)
+
+    def lost(self) -> None:
+        self.told.lost()
+        self.asked.lost()
+
+    @property
+    def alive(self) -> bool:
+        return self.told.alive or self.asked.alive
 
 
 class RedisWatch:
-    """`write` writes a record that has expired already, under the key it is given."""
+    """`write` writes a record that has expired already, under the key it is given; `ask` keeps a
+    `Recheck` up to date until a time."""
 
     def __init__(
-        self, place: Place, connections: Connections, write: Callable[[str], Awaitable[object]]
+        self,
+        place: Place,
+        connections: Connections,
+        write: Callable[[str], Awaitable[object]],
+        ask: Rechecking,
     ) -> None:
         self._place = place
         self._connections = connections
         self._write = write
+        self._ask = ask
         self._prefix = place.prefix.encode()
 
-    async def follow(self, watch: Watch) -> None:
-        """Keeps a watch up to date until that fails; see `watch.Watches`."""
+    async def follow(self, sense: RedisSense) -> None:
+        """Keeps what is known up to date until that fails; see `watch.Watches`."""
+        while True:
+            if sense.told.clock() >= sense.listens_at:
+                try:
+                    await self.listen(sense.told)
+                except Unoffered as reason:
+                    if sense.why != str(reason):
+                        sense.why = str(reason)
+                        log.info(
+                            "all users in use are asked for together, as often as near_cache says, "
+                            "until they are told of: %s",
+                            sense.why,
+                        )
+                    pause = UNOFFERED_PAUSE * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
+                    sense.listens_at = sense.told.clock() + pause
+            await self._ask(sense.asked, sense.listens_at)
+
+    async def listen(self, watch: Watch) -> None:
+        """Have the server tell. Raises `Unoffered` where it does not, `StoreError` when that ends."""
         with self._connections.failing():
             connection = self._connections.apart()
             try:

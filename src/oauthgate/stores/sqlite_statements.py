@@ -69,7 +69,11 @@ class Statement(NamedTuple):
 
 
 def put(key: str, value: bytes, expires_at: float | None, expect: Expect, now: float) -> Statement:
-    """Answers with the new version, or with no row when `expect` does not hold."""
+    """Answers with the new version, or with no row when `expect` does not hold.
+
+    Raises `Conflict` for a version that SQLite cannot have.
+    """
+    _check_version(key, expect)
     text = _PUT_VERSION
     if expect is ANY:
         text = _PUT_ANY
@@ -89,7 +93,8 @@ def put(key: str, value: bytes, expires_at: float | None, expect: Expect, now: f
 
 
 def delete(key: str, expect: Expect, now: float) -> Statement:
-    """Answers with the version and expiry of what was deleted, or with no row."""
+    """Answers with the version and expiry of what was deleted, or with no row. Raises as `put`."""
+    _check_version(key, expect)
     if isinstance(expect, int):
         return Statement(_DELETE_VERSION, {"key": key, "expect": expect, "now": now})
     return Statement(_DELETE, {"key": key})
@@ -105,6 +110,11 @@ def new_version(key: str, expect: Expect, rows: list[Row]) -> int:
     if not rows:
         raise conflict(key, expect)
     return int(str(rows[0][0]))
+
+
+def _check_version(key: str, expect: Expect) -> None:
+    if isinstance(expect, int) and not -(2**63) <= expect < 2**63:
+        raise conflict(key, expect)  # no version of ours, and no number of SQLite's
 
 
 def conflict(key: str, expect: Expect) -> Conflict:

@@ -38,12 +38,6 @@ LIMIT = 4096
 SETTLE = 0.1
 #: Seconds before the first new connection, and at most; each is half as long to one and a half times.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
-#: The same where the engine does not offer it at all: it may have been reconfigured.
-UNOFFERED_PAUSE = 300.0
-
-
-class Unoffered(Exception):
-    """This server, or what stands before it, does not tell of changes. The text is cause and cure."""
 
 
 class Watch:
@@ -113,7 +107,7 @@ class Watches(Generic[W]):
     """One `Watch` for each event loop that asks for stamps, kept up to date by a task of that loop.
 
     `make` makes one for a number of seconds. `follow` keeps it up to date until that fails, with
-    `Unoffered` or `StoreError`. `where` names the engine in the log. Nothing is done before `start`.
+    `StoreError`. `where` names the engine in the log. Nothing is done before `start`.
     """
 
     def __init__(
@@ -186,12 +180,9 @@ async def _keep(watch: W, follow: Callable[[W], Awaitable[None]], within: float,
     await asyncio.sleep(SETTLE)
     pause, told = FIRST_PAUSE, ""
     while True:
-        offered = True
         try:
             await follow(watch)
             why = "the connection ended"
-        except Unoffered as reason:
-            why, offered = str(reason), False
         except StoreError as error:
             why = str(error)
         except Exception as error:
@@ -210,8 +201,7 @@ async def _keep(watch: W, follow: Callable[[W], Awaitable[None]], within: float,
                 within,
                 why,
             )
-        wait = pause if offered else UNOFFERED_PAUSE
-        await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - not for secrets
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not for secrets
         pause = min(2 * pause, LONGEST_PAUSE)
 
 

@@ -12,14 +12,15 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from ..errors import Conflict
 from ..stepping import run as step
-from ..stores import ABSENT, ANY, Expect, Store, bridge
+from ..stores import ABSENT, ANY, Expect, Store, Write, bridge
 
 T = TypeVar("T")
+PutAll = Callable[[Sequence[Write]], Awaitable[list[int]]]
 
 #: Workers of a race.
 RACERS = 12
@@ -417,6 +418,159 @@ class StoreContract:
 
         self._run(blocking, total)
 
+    # -- together: of a store that offers `put_all` (`oauthgate.stores.Batching`)
+
+    def _run_together(
+        self,
+        blocking: bool,
+        test: Callable[[Store, PutAll], Awaitable[None]],
+    ) -> None:
+        """Run a scenario with a store's `put_all`; a store without one has nothing to show."""
+
+        async def scenario(store: Store) -> None:
+            together = getattr(store, "put_all", None)
+            if together is not None:
+                await test(store, together)
+
+        self._run(blocking, scenario)
+
+    def test_writes_that_belong_together(self, blocking: bool) -> None:
+        """All of them are made, each as `put` would have made it: its value, its expiry, and a version
+        that is its own and new."""
+
+        async def test(store: Store, together: PutAll) -> None:
+            later = float(int(time.time()) + 1000)
+            old = await store.put("user/a", b"old", expires_at=later)
+            await store.put("k/any", b"old", expires_at=later)
+            await store.put("k/dead", b"old", expires_at=time.time() - 1)
+            writes = [
+                Write("user/a", b"\x00new\xff", None, old),
+                Write("account/a", b"", later, ABSENT),
+                Write("k/any", b"new", None, ANY),
+                Write("k/dead", b"new", later, ABSENT),
+                Write("k/gone", b"new", time.time() - 1, ANY),
+            ]
+            versions = await together(writes)
+            assert len(versions) == len(writes) and versions[0] != old
+            for write, version in zip(writes[:4], versions, strict=False):
+                assert await store.get(write.key) == (write.value, version, write.expires_at)
+                # It is the version that the next writer has to expect.
+                await store.put(write.key, b"newer", expect=version)
+                await _refused(store.put(write.key, b"late", expect=version))
+            assert await store.get("k/gone") is None
+            again = await together([write._replace(expect=ANY) for write in writes[:4]])
+            assert not set(again) & set(versions)
+            assert await together([Write("one", b"alone", None, ABSENT)]) != []
+            assert await store.get("one") is not None
+
+        self._run_together(blocking, test)
+
+    def test_writes_that_belong_together_are_all_made_or_none(self, blocking: bool) -> None:
+        """What one of them expects does not hold, at whatever place: nothing is written of any, and no
+        version changes."""
+
+        async def test(store: Store, together: PutAll) -> None:
+            versions = {name: await store.put(name, b"old") for name in ("held/1", "held/2", "gone")}
+            await store.delete("gone")
+            await store.put("dead", b"old", expires_at=time.time() - 1)
+            good = [
+                Write("held/1", b"new", None, versions["held/1"]),
+                Write("fresh/1", b"new", None, ABSENT),
+                Write("fresh/2", b"new", time.time() + 1000, ANY),
+            ]
+            bad = [
+                Write("held/2", b"new", None, ABSENT),
+                Write("held/2", b"new", None, versions["held/2"] - 1),
+                Write("held/2", b"new", None, 2**80),  # none that anybody can have
+                Write("gone", b"new", None, versions["gone"]),
+                Write("dead", b"new", None, versions["held/1"]),
+                Write("never", b"new", None, 1),
+            ]
+            for refused in bad:
+                for place in range(len(good) + 1):
+                    await _refused(together([*good[:place], refused, *good[place:]]))
+            await _refused(together([*bad[:1], *bad[3:]]))
+            for name in ("held/1", "held/2"):
+                assert await store.get(name) == (b"old", versions[name], None)
+            for name in ("fresh/1", "fresh/2", "gone", "dead", "never"):
+                assert await store.get(name) is None
+            assert len(await together(good)) == 3
+
+        self._run_together(blocking, test)
+
+    def test_nobody_sees_a_half_or_loses_one(self, blocking: bool) -> None:
+        """Twelve writers change two records together, ten times each, in this order and the other one:
+        each by version, so that no step of either is lost and both always agree."""
+
+        async def start(store: Store, together: PutAll) -> None:
+            await together([Write(name, b"0", None, ABSENT) for name in ("pair/a", "pair/b")])
+
+        self._run_together(blocking, start)
+
+        async def attempt(store: Store, number: int) -> bool:
+            together: PutAll | None = getattr(store, "put_all", None)
+            if together is None:
+                return True
+            names = ["pair/a", "pair/b"][:: 1 if number % 2 else -1]
+            for _ in range(10):
+                while True:
+                    held = [await store.get(name) for name in names]
+                    writes = [
+                        Write(name, b"%d" % (int(record.value) + 1), None, record.version)
+                        for name, record in zip(names, held, strict=True)
+                        if record is not None
+                    ]
+                    assert len(writes) == 2
+                    try:
+                        await together(writes)
+                    except Conflict:
+                        await self._sleep(blocking, 0.001 * number)
+                        continue
+                    assert len({write.value for write in writes}) == 1, (
+                        "one was written without the other"
+                    )
+                    break
+            return True
+
+        assert self._race(blocking, attempt).count(True) == RACERS
+
+        async def total(store: Store, together: PutAll) -> None:
+            for name in ("pair/a", "pair/b"):
+                record = await store.get(name)
+                assert record is not None and int(record.value) == 10 * RACERS
+
+        self._run_together(blocking, total)
+
+    def test_one_of_many_gets_all(self, blocking: bool) -> None:
+        """Of twelve writers that expect nothing to be there one gets both records, and the others leave
+        nothing."""
+
+        async def attempt(store: Store, number: int) -> bool:
+            together: PutAll | None = getattr(store, "put_all", None)
+            if together is None:
+                return number == 0
+            names = ["claim/a", "claim/b"][:: 1 if number % 2 else -1]
+            value = str(number).encode()
+            await together(
+                [
+                    Write(f"own/{number}", value, None, ANY),
+                    *(Write(name, value, None, ABSENT) for name in names),
+                ]
+            )
+            return True
+
+        results = self._race(blocking, attempt)
+        assert results.count(True) == 1
+
+        async def left(store: Store, together: PutAll) -> None:
+            winner = str(results.index(True))
+            assert [key async for key, _ in store.scan("own/")] == [f"own/{winner}"]
+            for name in ("claim/a", "claim/b"):
+                record = await store.get(name)
+                assert record is not None and record.value == winner.encode()
+
+        self._run_together(blocking, left)
+
     # -- opening, closing, forking
 
     def test_opening_and_closing_again(self, blocking: bool) -> None:
@@ -487,7 +641,7 @@ class StoreContract:
         assert use(finish()) >= {"before/4", "child/19", "parent/19"}
 
 
-async def _refused(work: Coroutine[Any, Any, object]) -> None:
+async def _refused(work: Awaitable[object]) -> None:
     """The write must be refused as a conflict."""
     try:
         await work
