@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Milliseconds that a writer waits for another one before the store counts as unavailable.
 BUSY_TIMEOUT = 5_000
+#: KiB of pages that a connection keeps at most. SQLite's 2,000 are too few for the pages of some hundred
+#: visitors in a large file: each read would ask the system again, and cost half as much more.
+CACHE = 8192
 #: Seconds: what expires within them is not worth a wait for the disk. It outlives the process all the
 #: same; a power failure may lose the last ones, together with whoever counted on them.
 FLEETING = 3600.0
@@ -315,6 +318,7 @@ class SQLiteStore:
                 f"BEGIN IMMEDIATE; {statements.SCHEMA} "
                 f"PRAGMA user_version={statements.SCHEMA_VERSION}; COMMIT;"
             )
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
         if self.blocking:
             connection.execute("PRAGMA synchronous=FULL")
         else:
