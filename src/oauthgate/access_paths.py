@@ -29,8 +29,9 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _AUTHORITY = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?(?://[^/]*)?")
 #: What ends a path for somebody who decodes it before looking for its query.
 _END = re.compile(r"[?#\x00]")
-#: Characters that show nothing; some routers take `/admin` and a line break for `/admin`.
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f\xad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+#: Characters that show nothing; some routers take `/admin` and a line break for `/admin`. U+FFFD stands
+#: for bytes that are no UTF-8: who decodes with `errors="ignore"`, as Bottle does, has nothing there.
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f\xad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ufffd]")
 
 
 @dataclass(frozen=True, slots=True)

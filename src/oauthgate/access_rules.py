@@ -27,6 +27,8 @@ PLAIN_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _ATOM = r"[^\s@\"(),:;<>\[\]\\.\x00-\x20\x7f]+"
 PLAIN_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 MAX_ADDRESS = 254  # characters, RFC 5321 section 4.5.3.1.3
+#: Parts between @s of what may still be read as an address: one may stand in a quoted local part.
+MAX_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Rule:
         if not email:
             return False
         parts = unicodedata.normalize("NFKC", email).split("@")
+        # Nobody's address: what somebody makes of it cannot be told, and trying to would take long.
+        if len(email) > MAX_ADDRESS or len(parts) > MAX_PARTS:
+            return True
         for position in range(1, len(parts)):
             local, domain = "@".join(parts[:position]), "@".join(parts[position:])
             if self.domain in _domain_spellings(domain) and (

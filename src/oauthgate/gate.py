@@ -197,9 +197,11 @@ class Gate:
 
         async def current() -> User | None:
             found = await self.vault.user(user.id)
-            for held in found[0].sessions if found else []:
+            if found is None:
+                return None
+            for held in found[0].sessions:
                 if held.id == session.id and self.policy.live(held, time.time()):
-                    return found[0] if found else None
+                    return found[0] if self.config.access.rules.stands(found[0], held) else None
             return None
 
         return current

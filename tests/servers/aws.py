@@ -12,6 +12,8 @@ import os
 from collections.abc import Generator
 from typing import Any
 
+import httpx2
+
 from .dynamodb import CREDENTIALS, REGION
 from .processes import Missing, free_port
 
@@ -68,7 +70,10 @@ def aws() -> Generator[AWS]:
     port = free_port()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
+    endpoint = f"http://127.0.0.1:{port}"
+    # What it holds is this process's, whichever server put it there.
+    httpx2.post(f"{endpoint}/moto-api/reset").raise_for_status()
     try:
-        yield AWS(f"http://127.0.0.1:{port}")
+        yield AWS(endpoint)
     finally:
         server.stop()

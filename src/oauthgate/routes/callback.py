@@ -146,12 +146,10 @@ async def _finish(context: Context, provider: Provider, values: dict[str, str]) 
     try:
         with span("oauthgate.callback", provider=provider.name, purpose=flow.purpose):
             return await context.gate.io.shield(
-                _complete(context, complete, flow, values, visit, marker)
+                _to_its_end(context, complete, flow, values, visit, marker)
             )
     except GateError as error:
         count("oauthgate.errors", provider=provider.name, code=error.code)
-        # A second delivery that waits for this one need not wait any longer.
-        await give_up(context, marker)
         error.provider = error.provider or provider.name
         error.target = flow.target
         answer = failed_popup(context, flow, error) or context.error(error)
@@ -172,6 +170,23 @@ def _check_binding(flow: Flow, visit: Visit | None) -> None:
         raise GateError(
             "session_mismatch", "the account was being linked from a session that is not this one"
         )
+
+
+async def _to_its_end(
+    context: Context,
+    provider: Provider,
+    flow: Flow,
+    values: dict[str, str],
+    visit: Visit | None,
+    marker: str,
+) -> Response:
+    try:
+        return await _complete(context, provider, flow, values, visit, marker)
+    except GateError:
+        # A second delivery that waits for this one need not wait any longer; nor where the browser has
+        # gone, which is why this is in here.
+        await give_up(context, marker)
+        raise
 
 
 async def _complete(

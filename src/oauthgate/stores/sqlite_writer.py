@@ -19,6 +19,8 @@ from .sqlite_statements import Row, Statement
 
 #: Transactions in one commit: others wait for the file meanwhile.
 MAX_COMMIT = 64
+#: Something for the connection to do that needs no file.
+_TURN = Statement("SELECT 1", ())
 
 
 class _Connection(aiosqlite.Connection):
@@ -37,6 +39,7 @@ class Writer:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Together, asyncio.Future[Answers]]] = []
         self._busy = False
         self._next: asyncio.Task[None] | None = None
@@ -58,7 +61,7 @@ class Writer:
     async def write(self, together: Together) -> Answers:
         """Returns once the disk has it. Raises `sqlite3.Error`."""
         if self._busy:
-            answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+            answer: asyncio.Future[Answers] = self._loop.create_future()
             self._waiting.append((together, answer))
             return await answer
         self._busy = True
@@ -68,10 +71,14 @@ class Writer:
             self._go_on()
 
     def _go_on(self) -> None:
+        if self._loop.is_closed():
+            return  # it was dropped, and nobody waits: a write that ends now is one that is collected
         self._busy = bool(self._waiting)
         if self._waiting:
             # In a task of its own: whoever waited for the first commit need not wait for the next.
-            self._next = asyncio.get_running_loop().create_task(self._commit_waiting())
+            self._next = self._loop.create_task(self._commit_waiting())
+            # Not at its end: of a task that is cancelled before it began nothing is run.
+            self._next.add_done_callback(lambda _: self._go_on())
 
     async def _commit_waiting(self) -> None:
         batch, self._waiting = self._waiting[:MAX_COMMIT], self._waiting[MAX_COMMIT:]
@@ -89,7 +96,9 @@ class Writer:
             for (_, future), answer in zip(batch, answers, strict=True):
                 _settle(future, answer)
         finally:
-            self._go_on()
+            for _, future in batch:
+                # Only where this task was cancelled: whoever waits was not, and would wait for ever.
+                _settle(future, sqlite3.OperationalError("the commit was given up"))
 
     async def _commit_alone(self, work: Together, future: asyncio.Future[Answers]) -> None:
         try:
@@ -99,8 +108,9 @@ class Writer:
 
     async def close(self) -> None:
         """Let go of the file; what waits is written first."""
-        while self._next is not None and not self._next.done():
-            await asyncio.wait([self._next])
+        with contextlib.suppress(sqlite3.Error, ValueError):  # aiosqlite's for one that is closed
+            while self._busy:
+                await self.read(_TURN)  # done after the commit that is under way
         with contextlib.suppress(sqlite3.Error):
             await self._connection.close()
 

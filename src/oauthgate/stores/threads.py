@@ -82,7 +82,13 @@ class _Crew:
             self._threads += fresh
         self._queue.put((work, function))  # type: ignore[arg-type]  # the two belong together
         if fresh:
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            except RuntimeError:
+                # The system gives no more threads: the work waits for one that there is, or for the
+                # next try, for as long as any other.
+                with self._lock:
+                    self._threads -= 1
 
     def _serve(self) -> None:
         while True:
