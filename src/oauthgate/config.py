@@ -239,7 +239,7 @@ def _api_token_keys(session: SessionTable, base_url: str, where: str) -> tuple[s
         raise ConfigError(
             f"{where} api_token: a JWT names its issuer, so jwt needs base_url in [oauthgate]"
         )
-    if keys and session.api_token != "jwt":  # noqa: S105
+    if keys and session.api_token != "jwt":  # noqa: S105 - a kind of token
         raise ConfigError(f'{where} api_token_key: only used with api_token = "jwt"')
     for pem in keys:
         try:

@@ -69,7 +69,7 @@ def gate_at(kind: Kind, config: dict[str, Any]) -> Iterator[str]:
         wsgi.shutdown()
         thread.join()
         wsgi.server_close()
-        flask.wsgi_app.close()  # type: ignore[attr-defined]
+        flask.wsgi_app.close()  # type: ignore[attr-defined] # now the gate
 
 
 @pytest.fixture

@@ -230,5 +230,5 @@ def test_check_fails_closed(site: SiteUnderTest) -> None:
     async def broken(user_id: str) -> None:
         raise oauthgate.GateError("store_unavailable", "down")
 
-    site.gate.vault.opened = broken  # type: ignore[method-assign]
+    site.gate.vault.opened = broken  # type: ignore[method-assign] # a store that fails
     assert browser.get("/_oauth/check").status_code == 503

@@ -96,7 +96,7 @@ class Functions:
             return handler
         wsgi = flask_app()
         oauthgate.install(wsgi, self._config)
-        self._stack.callback(wsgi.wsgi_app.close)  # type: ignore[attr-defined]
+        self._stack.callback(wsgi.wsgi_app.close)  # type: ignore[attr-defined] # now the gate
         below = DispatcherMiddleware(NotFound(), {self._prefix: wsgi}) if self._prefix else wsgi
         return make_lambda_handler(below)
 
@@ -193,10 +193,10 @@ def test_many_visitors_at_once(kind: Kind, functions: Functions, front: Front, p
     states = {parse_qs(urlsplit(way).query)["state"][0] for way in ways}
     assert len(states) == len(people)
     for browser, way, person in zip(browsers, ways, people, strict=True):
-        browser._transport.handler = handlers[1]  # type: ignore[attr-defined]
+        browser._transport.handler = handlers[1]  # type: ignore[attr-defined] # a Gateway
         browser.go(SiteUnderTest.authorize(way, person), prefix)
     for browser, person in zip(browsers, people, strict=True):
-        browser._transport.handler = handlers[2]  # type: ignore[attr-defined]
+        browser._transport.handler = handlers[2]  # type: ignore[attr-defined] # a Gateway
         assert browser.get("/call/spotify/me").json()["username"] == person
         browser.close()
 

@@ -66,7 +66,7 @@ def browser(config: dict[str, Any]) -> Iterator[httpx2.Client]:
     transport = httpx2.WSGITransport(app=app)
     with httpx2.Client(transport=transport, base_url=BASE) as client:
         yield client
-    app.wsgi_app.close()  # type: ignore[attr-defined]
+    app.wsgi_app.close()  # type: ignore[attr-defined] # now the gate
 
 
 def sign_in(browser: httpx2.Client, provider: str = "spotify") -> None:

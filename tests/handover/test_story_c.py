@@ -72,7 +72,7 @@ def flask_served(config: dict[str, Any], port: int) -> Iterator[None]:
         server.shutdown()
         thread.join()
         server.server_close()
-        app.wsgi_app.close()  # type: ignore[attr-defined]
+        app.wsgi_app.close()  # type: ignore[attr-defined] # now the gate
 
 
 @dataclass

@@ -107,7 +107,7 @@ def test_a_fleeting_write_leaves_the_next_one_durable(store: SQLiteStore) -> Non
     with pytest.raises(Conflict):
         run(store.put("lease/k", b"w", expires_at=soon, expect=ABSENT))
     with pytest.raises(StoreError):
-        run(store.put("lease/x", "no bytes", expires_at=soon))  # type: ignore[arg-type]
+        run(store.put("lease/x", "no bytes", expires_at=soon))  # type: ignore[arg-type] # so SQLite fails
     with store._connection() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 

@@ -92,7 +92,7 @@ class Connections:
         """Send one command. With `repeat` it is sent again when the connection breaks."""
         return await self._send(command, None, repeat)
 
-    async def script(self, script: Script, *keys: bytes, arguments: Sequence[Part], repeat: bool) -> Any:  # noqa: ANN401
+    async def script(self, script: Script, *keys: bytes, arguments: Sequence[Part], repeat: bool) -> Any:  # noqa: ANN401 - what the script answers
         """Run a script on its keys; on one, for a cluster runs it where that is."""
         rest = (len(keys), *keys, *arguments)
         return await self._send(("EVALSHA", script.sha, *rest), ("EVAL", script.source, *rest), repeat)
