@@ -57,14 +57,14 @@ def operations(store: PostgresStore) -> list[Callable[[], Coroutine[Any, Any, ob
     ]
 
 
-async def fails(work: Coroutine[Any, Any, object], *words: str) -> None:
-    """It is a `StoreError` that says why, and neither an answer nor a conflict."""
+async def fails(work: Coroutine[Any, Any, object], *words: str | tuple[str, ...]) -> None:
+    """It is a `StoreError` that says why, by each of the words, or by one of several."""
     with pytest.raises(StoreError) as failed:
         await work
     assert not isinstance(failed.value, Conflict)
     assert PASSWORD not in str(failed.value)
     for word in words:
-        assert word in str(failed.value)
+        assert any(one in str(failed.value) for one in ((word,) if isinstance(word, str) else word))
 
 
 @COLOURS
@@ -78,7 +78,9 @@ def test_a_server_that_is_stopped(pg: Postgres, schema: str, blocking: bool) -> 
         with stopped(pg):
             for one in (store, fresh):
                 for operation in operations(one):
-                    await fails(operation(), "no connection", "refused", f"127.0.0.1:{pg.port}/gate")
+                    # Seen twice, on a busy machine: connected, and ended at once. By whom is not known.
+                    cause = ("refused", "closed the connection unexpectedly")
+                    await fails(operation(), "no connection", cause, f"127.0.0.1:{pg.port}/gate")
         assert await store.get("k") == (b"v", version, None)
         assert await fresh.get("new") is None
         await store.close()
