@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from .processes import STOP_DEADLINE, Missing, ServerFailed, free_port
+from .processes import Missing, ServerFailed, free_port
 
 START_DEADLINE = 30.0
 """Seconds until the server must answer; making a cluster takes one or two."""
@@ -156,10 +156,6 @@ class _Process:
             self._shell.kill()
             self._shell.wait()
         self._shell = None
-        # A child of a server that was killed may hold the port for a moment longer.
-        deadline = time.monotonic() + STOP_DEADLINE
-        while self.answers() and time.monotonic() < deadline:
-            time.sleep(0.02)
 
     @contextlib.contextmanager
     def frozen(self) -> Generator[None]:

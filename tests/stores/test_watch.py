@@ -290,7 +290,7 @@ def test_an_answer_that_took_long_proves_little(slow: float, believed: bool) -> 
     place = read_url("redis://localhost")
 
     async def main() -> None:
-        redis = RedisWatch(place, wire, wire.write, never)  # type: ignore[arg-type]
+        redis = RedisWatch(place, wire, wire.write, never)  # type: ignore[arg-type] # doubles
         following = asyncio.ensure_future(redis.listen(watch))
         while not watch.alive:
             await asyncio.sleep(0)

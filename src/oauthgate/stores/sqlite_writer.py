@@ -84,7 +84,7 @@ class Writer:
         batch, self._waiting = self._waiting[:MAX_COMMIT], self._waiting[MAX_COMMIT:]
         try:
             answers = await self._connection.commit_together([work for work, _ in batch])
-        except Exception as error:
+        except Exception as error:  # whatever it is, whoever waits gets it
             if len(batch) == 1 or is_busy(error):
                 for _, future in batch:
                     _settle(future, error)
@@ -103,7 +103,7 @@ class Writer:
     async def _commit_alone(self, work: Together, future: asyncio.Future[Answers]) -> None:
         try:
             _settle(future, (await self._connection.commit_together([work]))[0])
-        except Exception as error:
+        except Exception as error:  # whatever it is, whoever waits gets it
             _settle(future, error)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from . import config, visitor
 
 app = Quart(__name__)
 wrapped: Any = app.asgi_app  # its scope is a TypedDict
-app.asgi_app = oauthgate.ASGIGate(wrapped, config())  # type: ignore[method-assign,assignment]
+app.asgi_app = oauthgate.ASGIGate(wrapped, config())  # type: ignore[method-assign,assignment] # as Quart says
 
 
 @app.get("/who")
