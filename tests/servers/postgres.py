@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -322,6 +323,15 @@ class PgBouncer(_Process):
 
     def pid(self) -> int:
         return int((self.folder / "pid").read_text(encoding="ascii"))
+
+    def servers(self) -> int:
+        """How many connections to PostgreSQL it believes it has: it may hear of their end late."""
+        alive = set()
+        for name, what in re.findall(
+            r" (S-\w+): .*(new connection to server|closing because)", self.said()
+        ):
+            (alive.add if what.startswith("new") else alive.discard)(name)
+        return len(alive)
 
     def url(self, options: str = "") -> str:
         return f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/gate?{options}"

@@ -142,7 +142,12 @@ def test_a_server_that_is_stopped_behind_pgbouncer(
             time.sleep(0.05)
     assert step(store.put("k", b"w", expect=version)) == version + 1
     with stopped(pg):
-        pass
+        # Until PgBouncer has heard of it, it would hand the write to a connection that has ended.
+        for _ in range(500):
+            if bouncer.servers() == 0:
+                break
+            time.sleep(0.02)
+        assert bouncer.servers() == 0
     assert step(store.put("k", b"x", expect=version + 1)) == version + 2
     step(store.close())
 
@@ -477,6 +482,34 @@ def test_what_belongs_together_is_one_statement(pg: Postgres, schema: str, block
         use(blocking, test())
     finally:
         relay.close()
+
+
+@COLOURS
+def test_a_server_that_hangs_up(blocking: bool) -> None:
+    """What ends before the server has said anything is begun again, a few times: so a connection that
+    was refused says so, although libpq took it for one that was made."""
+    place = "postgresql://u:p@127.0.0.1:{}/db?timeout=5&connect_timeout=5&sslmode=disable"
+    taken = 0
+
+    def hang_up(times: int) -> None:
+        nonlocal taken
+        for _ in range(times):
+            listener.accept()[0].close()
+            taken += 1
+        listener.close()
+
+    async def test(port: int, why: str) -> None:
+        store = PostgresStore(place.format(port), blocking=blocking)
+        await fails(store.get("k"), "no connection", why)
+
+    for times, why in ((1, "refused"), (3, "closed the connection")):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            taken = 0
+            thread = threading.Thread(target=hang_up, args=(times,))
+            thread.start()
+            use(blocking, test(listener.getsockname()[1], why))
+            thread.join(10)
+            assert taken == times
 
 
 @COLOURS

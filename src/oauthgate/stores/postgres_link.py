@@ -32,6 +32,8 @@ Row = tuple[bytes | None, ...]
 BYTEA, INT8, TEXT, FLOAT8, BYTEAS = 17, 20, 25, 701, 1001
 #: Seconds for the request to cancel a statement that is overdue.
 CANCEL_TIMEOUT = 1.0
+#: How often a connection is begun that ends before the server has said anything (see `_hung_up`).
+CONNECTS = 3
 
 
 class Statement:
@@ -128,10 +130,14 @@ class BlockingLink(Link):
     @classmethod
     async def connect(cls, place: Place) -> BlockingLink:
         """Raises `StoreError`."""
-        try:
-            return cls(place, psycopg.Connection.connect(autocommit=True, **place.parameters))
-        except (psycopg.Error, OSError, UnicodeError) as error:
-            failure = _not_connected(place, error)
+        for again in reversed(range(CONNECTS)):
+            try:
+                return cls(place, psycopg.Connection.connect(autocommit=True, **place.parameters))
+            except (psycopg.Error, OSError, UnicodeError) as error:
+                if again and _hung_up(error):
+                    continue
+                failure = _not_connected(place, error)
+                break
         raise failure
 
     async def _wait(self, deadline: float, *, write: bool = False) -> bool:
@@ -157,11 +163,15 @@ class AsyncLink(Link):
     @classmethod
     async def connect(cls, place: Place) -> AsyncLink:
         """Raises `StoreError`."""
-        try:
-            made = await psycopg.AsyncConnection.connect(autocommit=True, **place.parameters)
-            return cls(place, made)
-        except (psycopg.Error, OSError, UnicodeError) as error:
-            failure = _not_connected(place, error)
+        for again in reversed(range(CONNECTS)):
+            try:
+                made = await psycopg.AsyncConnection.connect(autocommit=True, **place.parameters)
+                return cls(place, made)
+            except (psycopg.Error, OSError, UnicodeError) as error:
+                if again and _hung_up(error):
+                    continue
+                failure = _not_connected(place, error)
+                break
         raise failure
 
     async def _wait(self, deadline: float, *, write: bool = False) -> bool:
@@ -184,6 +194,16 @@ class AsyncLink(Link):
                     await self.connection.cancel_safe(timeout=CANCEL_TIMEOUT)
             raise faults.overdue(self.place)
         return event == select.POLLIN
+
+
+def _hung_up(error: BaseException) -> bool:
+    """Whether libpq believes that a server took the connection and ended it without a word.
+
+    psycopg polls a connection before its socket is connected, and libpq then takes it for connected. So
+    on a busy machine a connection that was refused reads like this; asked again, it says why. A server
+    that is just restarting does hang up, too. Nothing was sent yet but a greeting.
+    """
+    return " failed: server closed the connection unexpectedly" in str(error)
 
 
 def _not_connected(place: Place, error: BaseException) -> StoreError:
