@@ -7,6 +7,7 @@ requests. callgrind is switched on for the requests only: under it, imports woul
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -131,6 +132,9 @@ def _request(name: str, times: int) -> None:
         driver = (AsgiDriver if app.kind == "asgi" else WsgiDriver)(made, stack)
         batch = driver.batch(app.cookies(place, driver))
         batch(FEW)
+        # What was made until here is nobody's garbage, and when it would be looked through is chance.
+        gc.collect()
+        gc.freeze()
         _switch("on")
         batch(times)
         _switch("off")

@@ -209,7 +209,8 @@ class SiteUnderTest:
             first = stack.enter_context(TestClient(asgi_app, base_url=self.base, follow_redirects=False))
             middleware: Any = asgi_app.middleware_stack
             while not isinstance(middleware, oauthgate.ASGIGate):
-                middleware = middleware.app
+                inner = middleware.app
+                middleware = getattr(inner, "__self__", inner)  # installed as its method
             self.asgi = middleware
             self.gate = middleware.gate
             # Every browser has its own jar, all of them share the one event loop of the first.

@@ -7,9 +7,9 @@ service in `request.state.services`, and the visitor in `request.state.oauth`.
 
 from __future__ import annotations
 
-from .asgi import ASGIGate
-from .clients import AsyncService, SyncService
-from .config import Config
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     ConfigError,
     ForeignHost,
@@ -22,16 +22,40 @@ from .errors import (
     StoreError,
     UnknownProvider,
 )
-from .hooks import Event
 from .install import install
-from .link_info import LinkInfo
-from .opened import AsyncOpened, Opened, UserInfo, open
-from .records import Profile
-from .services import Services
-from .visits import Visitor
-from .wsgi import WSGIGate
+
+if TYPE_CHECKING:
+    from .asgi import ASGIGate
+    from .clients import AsyncService, SyncService
+    from .config import Config
+    from .hooks import Event
+    from .link_info import LinkInfo
+    from .opened import AsyncOpened, Opened, UserInfo, open
+    from .records import Profile
+    from .services import Services
+    from .visits import Visitor
+    from .wsgi import WSGIGate
 
 __version__ = "0.1.0"
+
+#: Where the other names are. A module is imported when one of its names is first asked for: a WSGI
+#: application never loads what an event loop needs, and naming an error loads neither half of the gate.
+_HOMES = {
+    "ASGIGate": "asgi",
+    "AsyncOpened": "opened",
+    "AsyncService": "clients",
+    "Config": "config",
+    "Event": "hooks",
+    "LinkInfo": "link_info",
+    "Opened": "opened",
+    "Profile": "records",
+    "Services": "services",
+    "SyncService": "clients",
+    "UserInfo": "opened",
+    "Visitor": "visits",
+    "WSGIGate": "wsgi",
+    "open": "opened",
+}
 
 __all__ = [
     "ASGIGate",
@@ -61,3 +85,14 @@ __all__ = [
     "install",
     "open",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - what the name stands for
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

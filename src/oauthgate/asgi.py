@@ -17,7 +17,6 @@ from .errors import GateError, NotLinked, RefreshFailed
 from .gate import Gate
 from .hooks import Hook
 from .io_async import AsyncIO
-from .io_blocking import BlockingIO
 from .messages import Request, Response
 from .records import Session, User
 from .router import handle
@@ -33,6 +32,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: The headers that may say who somebody is.
+_CREDENTIALS = frozenset((b"cookie", b"authorization"))
 #: WebSocket close codes: try again later (RFC 6455 section 7.4.1), and a private one for "sign in, or
 #: link, first".
 _TRY_AGAIN = 1013
@@ -90,24 +91,22 @@ class ASGIGate:
         try:
             visit, cookie, plain = None, None, True
             for name, value in scope["headers"]:
-                if name == b"cookie":
-                    if self._marker in value:
+                if name in _CREDENTIALS:
+                    if name == b"authorization":
+                        cookie, plain = cookie or b"", False
+                    elif self._marker in value:
                         cookie, plain = value, cookie is None and plain
                     elif self._after_change in value:  # HTTP/2 may send each cookie by itself
                         plain = False
-                elif name == b"authorization":
-                    cookie, plain = cookie or b"", False
             if cookie is not None:
                 visit = (self._recall(scope, cookie) if plain else None) or await self._visit(scope)
-            state = scope.get("state")
-            if state is None:
-                state = scope["state"] = {}
-            if visit is None:
-                state["services"] = self._anonymous
+            services = self._anonymous if visit is None else Services(self._source, visit.user)
+            visitor = Visitor(self._place, visit, mount, path, scope.get("query_string", b""))
+            if "state" in scope and scope["state"] is not None:
+                state = scope["state"]
+                state["services"], state["oauth"], state["oauthgate"] = services, visitor, self
             else:
-                state["services"] = Services(self._source, visit.user)
-            state["oauth"] = Visitor(self._place, visit, mount, path, scope.get("query_string", b""))
-            state["oauthgate"] = self
+                scope["state"] = {"services": services, "oauth": visitor, "oauthgate": self}
             if self._protected is not None:
                 self._protected.check(visit.user if visit else None, path, scope["path"])
             await self.app(scope, receive, send)
@@ -202,6 +201,8 @@ class ASGIGate:
     def blocking_gate(self) -> Gate:
         """The same gate over blocking IO, for `services.sync` in a thread pool."""
         if self._blocking is None:
+            from .io_blocking import BlockingIO  # most asynchronous applications never ask for it
+
             # A store in this process's memory is one and the same for both; any other is opened again
             # for blocking use.
             shared = getattr(self.gate.store, "in_process", False)

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .asgi import ASGIApp, ASGIGate
-from .clients import SyncService
-from .config import Config
 from .errors import GateError, NotLinked, RefreshFailed
-from .hooks import Hook
-from .services import Services
-from .visits import Visitor
-from .wsgi import GATE, SERVICES, VISITOR, WSGIGate
 
 if TYPE_CHECKING:
-    # Each framework is imported for an application of its own only.
+    # Each framework, and each half of the gate, is imported for an application of its own only.
     from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
     from starlette.responses import Response as StarletteResponse
     from werkzeug.wrappers import Response as WerkzeugResponse
+
+    from .asgi import ASGIApp, ASGIGate
+    from .clients import SyncService
+    from .config import Config
+    from .hooks import Hook
+    from .services import Services
+    from .visits import Visitor
 
 _ANSWERED = (NotLinked, GateError, RefreshFailed)
 
@@ -42,9 +42,9 @@ def install(
     """
     starlette = sys.modules.get("starlette.applications")
     if starlette is not None and isinstance(app, starlette.Starlette):
-        _install_starlette(app, Config.load(config), hooks)
+        _install_starlette(app, config, hooks)
     elif hasattr(app, "wsgi_app") and hasattr(app, "request_class"):
-        _install_flask(app, Config.load(config), hooks)
+        _install_flask(app, config, hooks)
     else:
         raise TypeError(
             f"install knows Flask, FastAPI and Starlette applications, not {type(app).__name__}; wrap "
@@ -52,13 +52,21 @@ def install(
         )
 
 
-def _install_starlette(app: Starlette, config: Config, hooks: Mapping[str, Hook] | None) -> None:
+def _install_starlette(
+    app: Starlette, config: Config | str | Path | Mapping[str, Any], hooks: Mapping[str, Hook] | None
+) -> None:
     from starlette.responses import Response as StarletteResponse
 
-    def gate_around(inner: ASGIApp) -> ASGIGate:
+    from .asgi import ASGIGate
+    from .config import Config
+
+    loaded = Config.load(config)
+
+    def gate_around(inner: ASGIApp) -> ASGIApp:
         # Made with the first request, when everything has been mounted.
         _answer_in_mounted(app.routes, answer)
-        return ASGIGate(inner, config, hooks)
+        # The method and not the object, whose type Python would ask for it with each request.
+        return ASGIGate(inner, loaded, hooks).__call__
 
     async def answer(connection: HTTPConnection, error: Exception) -> StarletteResponse | None:
         gate: ASGIGate = connection.scope["state"]["oauthgate"]
@@ -102,11 +110,13 @@ class State(NamedTuple):
 
 def _install_flask(
     app: Any,  # noqa: ANN401 - of any framework; what it is decides
-    config: Config,
+    config: Config | str | Path | Mapping[str, Any],
     hooks: Mapping[str, Hook] | None,
 ) -> None:
     from flask import request
     from werkzeug.wrappers import Response as WerkzeugResponse
+
+    from .wsgi import GATE, SERVICES, VISITOR, WSGIGate
 
     gate = WSGIGate(app.wsgi_app, config, hooks)
     app.wsgi_app = gate

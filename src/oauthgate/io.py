@@ -22,6 +22,28 @@ class Heartbeat(NamedTuple):
     beat: Callable[[], Coroutine[Any, Any, None]]
 
 
+class Reply:
+    """One answer, read whole and decoded. `raw_headers` are its header fields as they came."""
+
+    __slots__ = ("_headers", "content", "raw_headers", "status_code")
+
+    def __init__(self, status_code: int, raw_headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        self.status_code = status_code
+        self.raw_headers = raw_headers
+        self.content = content
+        self._headers: httpx2.Headers | None = None
+
+    def __repr__(self) -> str:
+        return f"Reply({self.status_code})"
+
+    @property
+    def headers(self) -> httpx2.Headers:
+        """The header fields by name; most answers are never asked for them."""
+        if self._headers is None:
+            self._headers = httpx2.Headers(self.raw_headers)
+        return self._headers
+
+
 class IO(Protocol):
     """What differs between an event loop and a thread."""
 
@@ -35,7 +57,7 @@ class IO(Protocol):
         deadline: float,
         limit: int,
         heartbeat: Heartbeat | None = None,
-    ) -> httpx2.Response:
+    ) -> Reply:
         """Send one request on the connections of `pool`, read the answer whole, follow nothing.
 
         `deadline` bounds the whole exchange in seconds, `limit` the decoded body in bytes;

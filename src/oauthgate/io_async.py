@@ -19,13 +19,17 @@ import httpcore2
 import httpx2
 from asgiref.sync import sync_to_async
 
-from .io import BodyTooLarge, Heartbeat
+from . import io_streams
+from .io import BodyTooLarge, Heartbeat, Reply
 from .io_transport import (
     KEEPALIVE,
     MAX_CONNECTIONS,
     MAX_IDLE_CONNECTIONS,
+    POOL_ERRORS,
     Trust,
-    as_response,
+    as_httpcore2,
+    as_httpx2,
+    as_reply,
     check_addresses,
     tls_context,
 )
@@ -37,7 +41,7 @@ T = TypeVar("T")
 SHIELDED_GRACE = 15.0
 
 
-class _GuardedBackend(httpcore2.AnyIOBackend):
+class _GuardedBackend(httpcore2.AsyncNetworkBackend):
     """Connects to the addresses that were checked, and to no other."""
 
     def __init__(self, trust: Trust) -> None:
@@ -63,10 +67,13 @@ class _GuardedBackend(httpcore2.AnyIOBackend):
         last: httpcore2.ConnectError | None = None
         for address in check_addresses(host, addresses, self._trust.hosts):
             try:
-                return await super().connect_tcp(address, port, timeout, local_address, socket_options)
+                return await io_streams.connect(address, port, timeout, local_address, socket_options)
             except httpcore2.ConnectError as error:
                 last = error
         raise last or httpcore2.ConnectError(f"{host} has no address")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 class _Transport(httpx2.AsyncHTTPTransport):
@@ -80,6 +87,38 @@ class _Transport(httpx2.AsyncHTTPTransport):
             keepalive_expiry=KEEPALIVE,
             network_backend=_GuardedBackend(trust),
         )
+
+    async def whole(self, request: httpx2.Request, limit: int) -> Reply:
+        """One exchange, past what httpx2 keeps of an answer for a handler."""
+        try:
+            answer = await self._pool.handle_async_request(as_httpcore2(request))
+            try:
+                body = await _collected(answer.aiter_stream(), limit)
+            finally:
+                await answer.aclose()
+        except POOL_ERRORS as error:
+            raise as_httpx2(error) from None
+        return as_reply(answer.status, answer.headers, body, limit)
+
+
+async def _whole(transport: httpx2.AsyncBaseTransport, request: httpx2.Request, limit: int) -> Reply:
+    answer = await transport.handle_async_request(request)
+    try:
+        body = await _collected(answer.aiter_raw(), limit)
+    finally:
+        await answer.aclose()
+    return as_reply(answer.status_code, answer.headers.raw, body, limit)
+
+
+async def _collected(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    collected: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"more than {limit} bytes")
+        collected.append(chunk)
+    return b"".join(collected)
 
 
 def _aiohttp() -> Callable[[Trust], httpx2.AsyncBaseTransport]:
@@ -148,7 +187,7 @@ class AsyncIO:
         deadline: float,
         limit: int,
         heartbeat: Heartbeat | None = None,
-    ) -> httpx2.Response:
+    ) -> Reply:
         if heartbeat is None:
             return await self._exchange(pool, request, deadline, limit)
         task = asyncio.ensure_future(self._exchange(pool, request, deadline, limit))
@@ -161,26 +200,15 @@ class AsyncIO:
         finally:
             task.cancel()
 
-    async def _exchange(
-        self, pool: str, request: httpx2.Request, deadline: float, limit: int
-    ) -> httpx2.Response:
+    async def _exchange(self, pool: str, request: httpx2.Request, deadline: float, limit: int) -> Reply:
         transport = self.transport(pool)
         try:
             async with asyncio.timeout(deadline):
-                answer = await transport.handle_async_request(request)
-                try:
-                    chunks: list[bytes] = []
-                    size = 0
-                    async for chunk in answer.aiter_raw():
-                        size += len(chunk)
-                        if size > limit:
-                            raise BodyTooLarge(f"more than {limit} bytes")
-                        chunks.append(chunk)
-                finally:
-                    await answer.aclose()
+                if isinstance(transport, _Transport):
+                    return await transport.whole(request, limit)
+                return await _whole(transport, request, limit)
         except TimeoutError:
             raise httpx2.ReadTimeout(f"no whole answer within {deadline:g} s") from None
-        return as_response(answer, b"".join(chunks), limit, request)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

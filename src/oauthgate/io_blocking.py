@@ -10,83 +10,36 @@ import contextlib
 import inspect
 import os
 import socket
-import ssl
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import httpcore2
 import httpx2
 from asgiref.sync import async_to_sync
 
-from .io import BodyTooLarge, Heartbeat
+from . import io_sockets
+from .io import BodyTooLarge, Heartbeat, Reply
 from .io_transport import (
     KEEPALIVE,
     MAX_CONNECTIONS,
     MAX_IDLE_CONNECTIONS,
+    POOL_ERRORS,
     Trust,
-    as_response,
+    as_httpcore2,
+    as_httpx2,
+    as_reply,
     check_addresses,
     deadline_at,
-    remaining,
     tls_context,
 )
-from .stepping import run
 
 T = TypeVar("T")
 
-_heartbeat: ContextVar[Heartbeat | None] = ContextVar("oauthgate_heartbeat", default=None)
 
-
-class _Stream(httpcore2.NetworkStream):
-    """A connection whose every operation ends by the exchange's deadline."""
-
-    def __init__(self, inner: httpcore2.NetworkStream) -> None:
-        self._inner = inner
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        heartbeat = _heartbeat.get()
-        try:
-            while True:
-                left = remaining(timeout)
-                if heartbeat is None or (left is not None and left <= heartbeat.every):
-                    return self._inner.read(max_bytes, left)
-                # Waking up in between keeps a lease alive on this very thread, without another one.
-                try:
-                    return self._inner.read(max_bytes, heartbeat.every)
-                except httpcore2.ReadTimeout:
-                    run(heartbeat.beat())
-        except TimeoutError:
-            raise httpcore2.ReadTimeout("deadline passed") from None
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            self._inner.write(buffer, remaining(timeout))
-        except TimeoutError:
-            raise httpcore2.WriteTimeout("deadline passed") from None
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore2.NetworkStream:
-        try:
-            return _Stream(self._inner.start_tls(ssl_context, server_hostname, remaining(timeout)))
-        except TimeoutError:
-            raise httpcore2.ConnectTimeout("deadline passed") from None
-
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - as httpcore2 declares it
-        return self._inner.get_extra_info(info)
-
-
-class _GuardedBackend(httpcore2.SyncBackend):
+class _GuardedBackend(httpcore2.NetworkBackend):
     """Connects to the addresses that were checked, and to no other."""
 
     def __init__(self, trust: Trust) -> None:
@@ -108,13 +61,9 @@ class _GuardedBackend(httpcore2.SyncBackend):
         last: httpcore2.ConnectError | None = None
         for address in check_addresses(host, addresses, self._trust.hosts):
             try:
-                return _Stream(
-                    super().connect_tcp(address, port, remaining(timeout), local_address, socket_options)
-                )
+                return io_sockets.connect(address, port, timeout, local_address, socket_options)
             except httpcore2.ConnectError as error:
                 last = error
-            except TimeoutError:
-                raise httpcore2.ConnectTimeout("deadline passed") from None
         raise last or httpcore2.ConnectError(f"{host} has no address")
 
 
@@ -129,6 +78,24 @@ class _Transport(httpx2.HTTPTransport):
             keepalive_expiry=KEEPALIVE,
             network_backend=_GuardedBackend(trust),
         )
+
+    def whole(self, request: httpx2.Request, limit: int) -> Reply:
+        """One exchange, past what httpx2 keeps of an answer for a handler."""
+        try:
+            answer = self._pool.handle_request(as_httpcore2(request))
+            try:
+                chunks: list[bytes] = []
+                size = 0
+                for chunk in answer.iter_stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise BodyTooLarge(f"more than {limit} bytes")
+                    chunks.append(chunk)
+            finally:
+                answer.close()
+        except POOL_ERRORS as error:
+            raise as_httpx2(error) from None
+        return as_reply(answer.status, answer.headers, b"".join(chunks), limit)
 
 
 _instances: weakref.WeakSet[BlockingIO] = weakref.WeakSet()
@@ -169,7 +136,7 @@ class BlockingIO:
         self._locks = {}
         self._pools.clear()
 
-    def transport(self, pool: str) -> httpx2.BaseTransport:
+    def transport(self, pool: str) -> _Transport:
         found = self._pools.get(pool)
         if found is None:
             with self._guard:
@@ -184,28 +151,17 @@ class BlockingIO:
         deadline: float,
         limit: int,
         heartbeat: Heartbeat | None = None,
-    ) -> httpx2.Response:
+    ) -> Reply:
         transport = self.transport(pool)
         # The wait for a free connection counts too.
         request.extensions = {**request.extensions, "timeout": {"pool": deadline, "connect": deadline}}
         token = deadline_at.set(time.monotonic() + deadline)
-        beating = _heartbeat.set(heartbeat)
+        beating = io_sockets.heartbeat_at.set(heartbeat)
         try:
-            answer = transport.handle_request(request)
-            try:
-                chunks: list[bytes] = []
-                size = 0
-                for chunk in answer.iter_raw():
-                    size += len(chunk)
-                    if size > limit:
-                        raise BodyTooLarge(f"more than {limit} bytes")
-                    chunks.append(chunk)
-            finally:
-                answer.close()
+            return transport.whole(request, limit)
         finally:
             deadline_at.reset(token)
-            _heartbeat.reset(beating)
-        return as_response(answer, b"".join(chunks), limit, request)
+            io_sockets.heartbeat_at.reset(beating)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

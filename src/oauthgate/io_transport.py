@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 import threading
 import time
 import zlib
 from contextvars import ContextVar
 
+import httpcore2
 import httpx2
 
 from .addresses import is_public
-from .io import AddressRefused, BodyTooLarge
+from .io import AddressRefused, BodyTooLarge, Reply
 
 #: Connections idle longer than this many seconds are closed; httpx2's default of 5 s would make a
 #: visitor who clicks every ten seconds pay a TLS handshake each time.
@@ -52,6 +54,17 @@ def remaining(timeout: float | None) -> float | None:
     if left <= 0:
         raise TimeoutError
     return left if timeout is None else min(timeout, left)
+
+
+def readable(descriptor: int) -> bool:
+    """Whether a connection on which nobody waits for anything has something to say: then it is over."""
+    if descriptor < 0:
+        return True
+    if not hasattr(select, "poll"):  # not on Windows
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Trust:
@@ -99,14 +112,38 @@ def decode_body(raw: bytes, encoding: str, limit: int) -> bytes:
     return body
 
 
-def as_response(
-    head: httpx2.Response, raw: bytes, limit: int, request: httpx2.Request
-) -> httpx2.Response:
-    """The answer with its body read and decoded."""
-    body = decode_body(raw, head.headers.get("content-encoding", ""), limit)
-    headers = [
-        (name, value)
-        for name, value in head.headers.raw
-        if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
-    ]
-    return httpx2.Response(head.status_code, headers=headers, content=body, request=request)
+def as_reply(status: int, headers: list[tuple[bytes, bytes]], raw: bytes, limit: int) -> Reply:
+    """The answer whose body is `raw`, decoded. Raises `httpx2.DecodingError`, `BodyTooLarge`."""
+    codings = [value for name, value in headers if name.lower() == b"content-encoding"]
+    if codings:
+        raw = decode_body(raw, b", ".join(codings).decode("latin-1"), limit)
+    return Reply(status, headers, raw)
+
+
+def as_httpcore2(request: httpx2.Request) -> httpcore2.Request:
+    """The request as a pool takes it."""
+    url = request.url
+    return httpcore2.Request(
+        method=request.method,
+        url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
+    )
+
+
+#: What a pool raises.
+POOL_ERRORS = (
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.TimeoutException,
+    httpcore2.UnsupportedProtocol,
+)
+
+
+def as_httpx2(error: Exception) -> httpx2.HTTPError:
+    """A pool's exception as httpx2's of the same name."""
+    kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
+    found: httpx2.HTTPError = kind(str(error))
+    return found

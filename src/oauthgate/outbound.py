@@ -15,7 +15,7 @@ import httpx2
 
 from . import strict_json
 from .errors import GateError
-from .io import IO, BodyTooLarge, Heartbeat
+from .io import IO, BodyTooLarge, Heartbeat, Reply
 from .protocols.dpop import Proofs
 from .providers import Provider
 
@@ -33,8 +33,12 @@ class Answer:
     """A provider's answer, read whole."""
 
     status: int
-    headers: httpx2.Headers = field(repr=False)
     body: bytes = field(repr=False)
+    _reply: Reply = field(repr=False)
+
+    @property
+    def headers(self) -> httpx2.Headers:
+        return self._reply.headers
 
     @property
     def ok(self) -> bool:
@@ -151,4 +155,4 @@ class Outbound:
                 f"{host} answered with a redirect where an answer was expected",
                 provider=provider.name,
             )
-        return Answer(answer.status_code, answer.headers, answer.content)
+        return Answer(answer.status_code, answer.content, answer)

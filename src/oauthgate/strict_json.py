@@ -19,17 +19,12 @@ class StrictJSONError(ValueError):
 
 def loads(raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its types; callers check with isinstance
     """Parse UTF-8 JSON without repeated names, NaN, lone surrogates, deep nesting or giant numbers."""
-    if _depth(raw) > MAX_DEPTH:
+    # Counting is C; only what could be too deep is walked through.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise StrictJSONError(f"nested deeper than {MAX_DEPTH}")
     try:
         text = raw.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_float,
-        )
+        value = _DECODER.decode(text)
     except StrictJSONError:
         raise
     except (ValueError, RecursionError):
@@ -97,6 +92,12 @@ def _float(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise StrictJSONError("a number is out of range")
     return value
+
+
+#: Made once: `json.loads` with such hooks would make one for each text.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_float
+)
 
 
 def _check_text(value: object) -> None:

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -51,17 +51,20 @@ def available() -> bool:
     return api is not None and api[2]()
 
 
-@contextmanager
-def span(name: str, **attributes: str) -> Iterator[Any]:
-    """A span around what runs inside; yields the span, or None without OpenTelemetry.
+def span(name: str, **attributes: str) -> AbstractContextManager[Any]:
+    """A span around what runs inside; gives the span, or None while spans go nowhere.
 
     An error of ours marks it with its code. No message is recorded, of ours or of any other exception:
     a library's text may hold what a log must not.
     """
-    api = _api()
-    if api is None:
-        yield None
-        return
+    return _span(_api(), name, attributes) if available() else _NOWHERE
+
+
+_NOWHERE: AbstractContextManager[Any] = nullcontext()
+
+
+@contextmanager
+def _span(api: Any, name: str, attributes: dict[str, str]) -> Iterator[Any]:  # noqa: ANN401 - `_api()`
     with api[0].start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as found:

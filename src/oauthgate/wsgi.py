@@ -55,6 +55,7 @@ class WSGIGate:
         self._marker = self.gate.config.cookie + "="
         self._cookies = {scheme: self.gate.cookie_name(scheme) for scheme in ("http", "https")}
         self._plain_cookie = self._cookies["http"]
+        self._place = self.gate.place
         self._source = self.gate.source(SyncService)
         self._anonymous = Services(self._source)
         self._protected = self.gate.config.access.protected
@@ -76,7 +77,7 @@ class WSGIGate:
                 return send_response(self.answer(environ, error), start_response)
         environ[SERVICES] = self._anonymous if visit is None else Services(self._source, visit.user)
         environ[VISITOR] = Visitor(
-            self.gate.place,
+            self._place,
             visit,
             environ.get("SCRIPT_NAME", ""),
             path if path.isascii() else _decoded(path),
@@ -87,7 +88,7 @@ class WSGIGate:
             if self._protected is not None:
                 self._protected.check(visit.user if visit else None, _decoded(path))
             result = self.app(environ, start_response)
-            if isinstance(result, GeneratorType):
+            if type(result) is GeneratorType:
                 # A generator's code runs when it is first asked, which must happen in here.
                 return _begun(result)
             return result

@@ -326,7 +326,7 @@ class PgBouncer(_Process):
 
     def servers(self) -> int:
         """How many connections to PostgreSQL it believes it has: it may hear of their end late."""
-        alive = set()
+        alive: set[str] = set()
         for name, what in re.findall(
             r" (S-\w+): .*(new connection to server|closing because)", self.said()
         ):

@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import GateError, SealError, StoreError
 from ..gate import Gate
-from ..io import BodyTooLarge, Heartbeat
+from ..io import BodyTooLarge, Heartbeat, Reply
 from ..keyring import KEY_CHECK
 from ..outbound import Answer, Outbound, build
 from ..protocols.discovery import Directory
@@ -144,7 +144,7 @@ async def site(gate: Gate) -> AsyncIterator[Finding]:
         yield ok("site", f"{url} answers as this gate")
 
 
-def _why(answer: httpx2.Response) -> str:
+def _why(answer: Reply) -> str:
     if answer.status_code == 421:
         return "the running site has no base_url; restart it with this file"
     if 300 <= answer.status_code < 400:

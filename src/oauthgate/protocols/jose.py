@@ -96,15 +96,22 @@ def header_of(token: str) -> dict[str, Any]:
     return header
 
 
-def verify(token: str, algorithms: list[str], keys: list[Key], secret: str = "") -> Verified:
+def verify(
+    token: str,
+    algorithms: list[str],
+    keys: list[Key],
+    secret: str = "",
+    header: dict[str, Any] | None = None,
+) -> Verified:
     """Check the signature of a compact JWT.
 
-    `keys` are the provider's, `secret` the client secret for the HS family. Raises `TokenRefused`;
-    `UnknownKey` when none of the keys could have signed.
+    `keys` are the provider's, `secret` the client secret for the HS family; `header` is what
+    `header_of` said of this token, where it was asked already. Raises `TokenRefused`; `UnknownKey` when
+    none of the keys could have signed.
     """
     from .joserfc_facade import JoseError, Registry, jws
 
-    header = header_of(token)
+    header = header_of(token) if header is None else header
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in algorithms or algorithm not in ALGORITHMS:
         shown = algorithm if isinstance(algorithm, str) and algorithm in ALGORITHMS else "another way"

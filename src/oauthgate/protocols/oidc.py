@@ -43,12 +43,12 @@ async def verify(directory: Directory, provider: Provider, token: str) -> jose.V
     if header.get("alg") not in algorithms:
         return jose.verify(token, algorithms, [])
     if algorithms[0].startswith("HS"):
-        return jose.verify(token, algorithms, [], client_secret(provider))
+        return jose.verify(token, algorithms, [], client_secret(provider), header)
     try:
-        return jose.verify(token, algorithms, await directory.keys(provider))
+        return jose.verify(token, algorithms, await directory.keys(provider), header=header)
     except jose.UnknownKey:
         keys = await directory.keys(provider, refetch=True)
-        return jose.verify(token, algorithms, keys)
+        return jose.verify(token, algorithms, keys, header=header)
 
 
 async def validate_id_token(
