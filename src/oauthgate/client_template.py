@@ -25,10 +25,44 @@ _OWN = {"_auth", "_cookies", "_event_hooks", "_headers", "_mounts", "_timeout", 
 _CONSTANT = (type(None), Enum, bool, int, float, str, httpx2.URL, httpx2.QueryParams)
 
 
+#: Addresses that are remembered for each provider.
+_ADDRESSES = 256
+
+
+class Addresses:
+    """Where the paths that handlers ask for lead, for as many of them as are worth remembering.
+
+    httpx2 parses such a path three times for each call. With a query it is another one each time, and
+    may hold what is better forgotten.
+    """
+
+    __slots__ = ("_base", "_known")
+
+    def __init__(self, base: httpx2.URL) -> None:
+        self._base = base
+        self._known: dict[str, httpx2.URL] = {}
+
+    def find(self, base: httpx2.URL, path: object) -> httpx2.URL | None:
+        """The whole address, if it is known. A handler may have given its client another `base`."""
+        if base is not self._base or not isinstance(path, str):
+            return None
+        return self._known.get(path)
+
+    def keep(self, base: httpx2.URL, path: object, found: httpx2.URL) -> None:
+        """Remember the address of a path, unless it has a query or a password."""
+        if base is not self._base or not isinstance(path, str):
+            return
+        if not found.query and not found.userinfo and len(path) <= 200:
+            if len(self._known) >= _ADDRESSES:
+                self._known.clear()
+            self._known[path] = found
+
+
 class _Template(NamedTuple):
     shared: dict[str, Any]
     headers: httpx2.Headers
     timeout: httpx2.Timeout
+    addresses: Addresses
 
 
 def set_up(
@@ -48,6 +82,7 @@ def set_up(
         options = _options(base, provider.timeout, headers)
         hooks = {"request": [hook]}
         kind.__init__(client, **{**options, "auth": auth, "event_hooks": hooks, "transport": transport})
+        client._addresses = Addresses(client.base_url)
     else:
         own = vars(client)
         own.update(made.shared)
@@ -57,6 +92,7 @@ def set_up(
         own["_mounts"] = {}
         own["_timeout"] = httpx2.Timeout(made.timeout)
         own["_transport"] = transport
+        own["_addresses"] = made.addresses
     client._cookies = cookies
 
 
@@ -68,13 +104,14 @@ def template(
     headers: tuple[tuple[str, str], ...],
 ) -> _Template | None:
     """What clients of a provider have in common, or None when httpx2 is not the one known here."""
-    state = vars(kind(**_options(base, timeout, dict(headers))))
+    made = kind(**_options(base, timeout, dict(headers)))
+    state = vars(made)
     shared = {name: value for name, value in state.items() if name not in _OWN}
     if not state.keys() >= _OWN:
         return None
     if not all(isinstance(value, _CONSTANT) for value in shared.values()):
         return None
-    return _Template(shared, state["_headers"], state["_timeout"])
+    return _Template(shared, state["_headers"], state["_timeout"], Addresses(made.base_url))
 
 
 def _options(base: str, timeout: float, headers: dict[str, str]) -> dict[str, Any]:

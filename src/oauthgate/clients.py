@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from . import telemetry
-from .client_template import set_up
+from .client_template import Addresses, set_up
 from .errors import ForeignHost
 from .link_auth import Grant, LinkAuth
 from .link_info import LinkInfo, info
@@ -57,6 +57,7 @@ class _Service:
     """What a service client has beside httpx2's own interface."""
 
     _grant: Grant
+    _addresses: Addresses
 
     @property
     def link(self) -> LinkInfo:
@@ -106,8 +107,13 @@ class AsyncService(_Service, httpx2.AsyncClient):
         _set_up(self, grant, io, auth, redirected)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
+        known = self._addresses.find(self.base_url, url)
+        if known is not None:
+            return super().build_request(method, known, **options)
         self._refuse_scheme_relative(url)
-        return super().build_request(method, url, **options)
+        request = super().build_request(method, url, **options)
+        self._addresses.keep(self.base_url, url, request.url)
+        return request
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         if not telemetry.available():
@@ -137,8 +143,13 @@ class SyncService(_Service, httpx2.Client):
         _set_up(self, grant, io, auth, redirected)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
+        known = self._addresses.find(self.base_url, url)
+        if known is not None:
+            return super().build_request(method, known, **options)
         self._refuse_scheme_relative(url)
-        return super().build_request(method, url, **options)
+        request = super().build_request(method, url, **options)
+        self._addresses.keep(self.base_url, url, request.url)
+        return request
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         if not telemetry.available():

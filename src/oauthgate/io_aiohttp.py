@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
+from types import TracebackType
 
 import aiohttp
 import httpx2
@@ -79,7 +81,7 @@ class _Body(httpx2.AsyncByteStream):
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _errors():
+        with _ERRORS:
             async for chunk in self._answer.content.iter_any():
                 yield chunk
 
@@ -117,27 +119,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         if url.scheme not in ("http", "https"):
             raise httpx2.UnsupportedProtocol(f"{url.scheme} is neither http nor https")
         _check_literal(url.host, self._trust.hosts)
-        with _errors():
-            async with asyncio.timeout(None) as writing:
-                sending = _Sending(request, writing)
-                try:
-                    answer = await self._open().request(
-                        request.method,
-                        URL(str(url), encoded=True),
-                        headers=_headers(request),
-                        data=sending.content(),
-                        allow_redirects=False,
-                        timeout=_timeout(request),
-                        server_hostname=request.extensions.get("sni_hostname"),
-                    )
-                except asyncio.CancelledError:
-                    if writing.expired():
-                        raise httpx2.WriteTimeout("the body was not taken in time") from None
-                    raise
-                except aiohttp.ClientError:
-                    if sending.failed is not None:
-                        raise sending.failed from None
-                    raise
+        sending = _Sending(request)
+        with _ERRORS:
+            content = sending.content()
+            if content is None or isinstance(content, bytes):
+                answer = await self._ask(request, content)
+            else:
+                answer = await self._send(request, content, sending)
         return httpx2.Response(
             answer.status,
             headers=list(answer.raw_headers),
@@ -147,6 +135,35 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 "reason_phrase": (answer.reason or "").encode("ascii", "replace"),
             },
         )
+
+    async def _ask(
+        self, request: httpx2.Request, content: bytes | AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        return await self._open().request(
+            request.method,
+            URL(str(request.url), encoded=True),
+            headers=_headers(request),
+            data=content,
+            allow_redirects=False,
+            timeout=_timeout(**request.extensions.get("timeout", {})),
+            server_hostname=request.extensions.get("sni_hostname"),
+        )
+
+    async def _send(
+        self, request: httpx2.Request, content: AsyncIterator[bytes], sending: _Sending
+    ) -> aiohttp.ClientResponse:
+        """Ask with a body that is handed over piece by piece."""
+        async with asyncio.timeout(None) as sending.writing:
+            try:
+                return await self._ask(request, content)
+            except asyncio.CancelledError:
+                if sending.writing.expired():
+                    raise httpx2.WriteTimeout("the body was not taken in time") from None
+                raise
+            except aiohttp.ClientError:
+                if sending.failed is not None:
+                    raise sending.failed from None
+                raise
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
@@ -181,9 +198,11 @@ class _Sending:
     long as TCP allows.
     """
 
-    def __init__(self, request: httpx2.Request, writing: asyncio.Timeout) -> None:
+    #: What ends the exchange when a piece is not taken in time.
+    writing: asyncio.Timeout
+
+    def __init__(self, request: httpx2.Request) -> None:
         self._request = request
-        self._writing = writing
         self._limit: float | None = request.extensions.get("timeout", {}).get("write")
         #: Why the body was not sent to its end.
         self.failed: httpx2.LocalProtocolError | None = None
@@ -229,8 +248,8 @@ class _Sending:
     def _until(self, when: float | None) -> None:
         # Once the answer has begun, the caller waits for it and not for us: there is nothing to end.
         with suppress(RuntimeError):
-            if not self._writing.expired():
-                self._writing.reschedule(when)
+            if not self.writing.expired():
+                self.writing.reschedule(when)
 
 
 def _wrong_length() -> httpx2.LocalProtocolError:
@@ -254,42 +273,59 @@ def _check_literal(host: str, trusted: frozenset[str]) -> None:
     check_addresses(host, [str(literal)], trusted)
 
 
-def _timeout(request: httpx2.Request) -> aiohttp.ClientTimeout:
-    given = request.extensions.get("timeout", {})
-    return aiohttp.ClientTimeout(
-        total=None,
-        connect=given.get("pool"),
-        sock_connect=given.get("connect"),
-        sock_read=given.get("read"),
-    )
+@lru_cache(maxsize=64)
+def _timeout(
+    connect: float | None = None,
+    read: float | None = None,
+    write: float | None = None,
+    pool: float | None = None,
+) -> aiohttp.ClientTimeout:
+    # aiohttp has none for writing: see `_Sending`.
+    return aiohttp.ClientTimeout(total=None, connect=pool, sock_connect=connect, sock_read=read)
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """aiohttp's exceptions as httpx2's. Their texts are ours: aiohttp's may hold a whole URL."""
-    try:
-        yield
-    except httpx2.HTTPError:
-        raise
-    except aiohttp.ConnectionTimeoutError:
-        raise httpx2.ConnectTimeout("no connection in time") from None
-    except aiohttp.ServerTimeoutError:
-        raise httpx2.ReadTimeout("nothing came in time") from None
-    except aiohttp.ClientConnectorCertificateError as error:
-        reason = getattr(error.certificate_error, "verify_message", "")
-        raise httpx2.ConnectError(f"certificate verify failed: {reason}") from None
-    except aiohttp.ClientConnectorError:
-        raise httpx2.ConnectError("the connection failed") from None
-    except aiohttp.ServerDisconnectedError:
-        raise httpx2.RemoteProtocolError("the server disconnected without an answer") from None
-    except aiohttp.ClientOSError:
-        raise httpx2.ReadError("the connection broke") from None
-    except aiohttp.ClientError as error:
-        raise httpx2.RemoteProtocolError(f"not an answer: {type(error).__name__}") from None
-    except TimeoutError:
-        raise httpx2.PoolTimeout("no connection became free in time") from None
-    except OSError:
-        raise httpx2.ReadError("the connection broke") from None
-    except ValueError:
-        # Control characters, for one: aiohttp refuses them with the whole value in its message.
-        raise httpx2.LocalProtocolError("not a request that can be sent") from None
+class _Errors:
+    """aiohttp's exceptions as httpx2's. A generator would take a hundredth of a call for it."""
+
+    def __enter__(self) -> None:
+        """Nothing is kept, so one is enough for all."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, httpx2.HTTPError):
+            found = _translated(error)
+            if found is not None:
+                raise found from None
+
+
+_ERRORS = _Errors()
+
+
+def _translated(error: Exception) -> httpx2.HTTPError | None:
+    """What httpx2 calls it, or None for what is not aiohttp's. The texts are ours: aiohttp's may hold a
+    whole URL."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return httpx2.ConnectTimeout("no connection in time")
+        case aiohttp.ServerTimeoutError():
+            return httpx2.ReadTimeout("nothing came in time")
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "")
+            return httpx2.ConnectError(f"certificate verify failed: {reason}")
+        case aiohttp.ClientConnectorError():
+            return httpx2.ConnectError("the connection failed")
+        case aiohttp.ServerDisconnectedError():
+            return httpx2.RemoteProtocolError("the server disconnected without an answer")
+        case aiohttp.ClientOSError():
+            return httpx2.ReadError("the connection broke")
+        case aiohttp.ClientError():
+            return httpx2.RemoteProtocolError(f"not an answer: {type(error).__name__}")
+        case TimeoutError():
+            return httpx2.PoolTimeout("no connection became free in time")
+        case OSError():
+            return httpx2.ReadError("the connection broke")
+        case ValueError():
+            # Control characters, for one: aiohttp refuses them with the whole value in its message.
+            return httpx2.LocalProtocolError("not a request that can be sent")
+    return None

@@ -8,6 +8,7 @@ that names the provider and never repeats what the provider wrote.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -82,6 +83,7 @@ def build(
     if params:
         url += ("&" if "?" in url else "?") + urlencode(params)
     content: bytes | None = None
+    target: str | httpx2.URL = url
     merged = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",
@@ -90,11 +92,18 @@ def build(
     if form is not None:
         content = urlencode(form).encode()
         merged["Content-Type"] = "application/x-www-form-urlencoded"
+        target = url if params else _endpoint(url)
     elif json is not None:
         content = httpx2.Request("POST", url, json=json).read()
         merged["Content-Type"] = "application/json"
     merged.update(headers or {})
-    return httpx2.Request(method, url, content=content, headers=merged)
+    return httpx2.Request(method, target, content=content, headers=merged)
+
+
+@lru_cache(maxsize=256)
+def _endpoint(url: str) -> httpx2.URL:
+    """A form's address, which is a provider's endpoint and the same each time: parsed once."""
+    return httpx2.URL(url)
 
 
 class Outbound:

@@ -58,11 +58,41 @@ def test_a_client_is_as_httpx2_makes_it(kind: Any) -> None:
         trust_env=False,
         transport=client_template._Nowhere(),
     )
-    assert vars(made).keys() - {"_grant"} == vars(plain).keys()
+    assert vars(made).keys() - {"_addresses", "_grant"} == vars(plain).keys()
     for name in vars(plain).keys() - {"_auth", "_cookies", "_event_hooks", "_transport"}:
         assert vars(made)[name] == vars(plain)[name], name
     assert str(made.base_url) == "https://api.example/v1/"
     assert not made.is_closed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_address_that_is_known(kind: Any) -> None:
+    """Parsed once for all clients of a provider, and the same as httpx2 makes it each time."""
+    for _ in range(2):
+        for path in ("me", "/a/../b", "x;y/%2F", "https://api.example/v1/é", "me#top", "", "k?q=secret"):
+            plain = httpx2.Client(base_url="https://api.example/v1", trust_env=False)
+            wanted = plain.build_request("GET", path, headers={"X-Client": "id"})
+            asked = service(kind).build_request("GET", path)
+            assert (asked.url, asked.headers["host"]) == (wanted.url, wanted.headers["host"])
+            with_query = service(kind).build_request("GET", path, params={"page": "2"})
+            assert with_query.url == plain.build_request("GET", path, params={"page": "2"}).url
+    first, second = (service(kind).build_request("GET", "me") for _ in range(2))
+    # A redirect to the same address is told from the request by the very object.
+    assert first.url == second.url and first.url is not second.url
+    known = service(kind)._addresses._known
+    assert "me" in known and not any(
+        "secret" in str(url) or "page" in str(url) for url in known.values()
+    )
+    service(kind).build_request("GET", "https://me:secret@api.example/v1/me")
+    for number in range(1000):
+        service(kind).build_request("GET", f"people/{number}")
+    assert len(known) <= 256 and not any("secret" in str(url) for url in known.values())
+    moved = service(kind)
+    moved.base_url = "https://other.example/"
+    assert str(moved.build_request("GET", "people/999").url) == "https://other.example/people/999"
+    assert str(service(kind).build_request("GET", "people/999").url).startswith(
+        "https://api.example/v1/"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +114,8 @@ def test_no_two_clients_share_what_can_be_changed(kind: Any) -> None:
     assert repr(_state(service(kind))) == before
     other = service(kind)
     shared = {name for name, value in vars(other).items() if value is vars(service(kind))[name]}
-    for name in shared:
+    # What the provider's paths mean is the same for everybody: see `test_an_address_that_is_known`.
+    for name in shared - {"_addresses"}:
         assert isinstance(vars(other)[name], client_template._CONSTANT), name
 
 
