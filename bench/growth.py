@@ -43,7 +43,8 @@ VISITORS = 200
 
 IMPORTS = {
     "Starlette alone": "pass",
-    "oauthgate": "import oauthgate",
+    "oauthgate": "import oauthgate; oauthgate.install",
+    "oauthgate and its ASGI gate": "import oauthgate; oauthgate.ASGIGate",
     "Authlib": "from authlib.integrations.starlette_client import OAuth",
 }
 _IMPORT = """

@@ -30,10 +30,11 @@ class Site:
 
 def _gate_config(url: str, place: Place, name: str) -> dict[str, Any]:
     scheme = url.partition(":")[0]
+    name = f"login-{name}-{scheme}"
     return {
         "oauthgate": {
             "base_url": BASE,
-            "store": f"sqlite:///{place.folder}/login-{name}-{scheme}.db",
+            "store": f"memory:{name}" if "memory" in name else f"sqlite:///{place.folder}/{name}.db",
             "secret": SECRET,
         },
         "providers": {
@@ -57,6 +58,15 @@ def gate_starlette(url: str, place: Place) -> Any:
 
     app = Starlette()
     oauthgate.install(app, _gate_config(url, place, "asgi"))
+    return app
+
+
+def gate_starlette_memory(url: str, place: Place) -> Any:
+    """Nothing reaches a disk, as with the cookie sessions of the others."""
+    from starlette.applications import Starlette
+
+    app = Starlette()
+    oauthgate.install(app, _gate_config(url, place, "memory"))
     return app
 
 
@@ -275,6 +285,7 @@ def django_allauth(url: str, place: Place) -> Any:
 
 ASGI_LOGINS = [
     Site("oauthgate (Starlette)", "/_oauth/corp/login", gate_starlette),
+    Site("oauthgate (Starlette), memory store", "/_oauth/corp/login", gate_starlette_memory),
     Site("oauthgate (Starlette), and userinfo", "/_oauth/corp/login", gate_starlette_userinfo),
     Site("Authlib on Starlette, as documented", "/start", _authlib_starlette(tuned=False)),
     Site("Authlib on Starlette, tuned (one TLS context)", "/start", _authlib_starlette(tuned=True)),
