@@ -21,8 +21,6 @@ _HIGH_WATER = 256 * 1024
 #: Bytes that are handed over at once, and after which other tasks have their turn. A TLS transport
 #: takes any number and says "enough" only to the next ones, so that nobody waits for the other side.
 _PIECE = 64 * 1024
-#: Seconds within which an event loop lets go of a socket; it takes two rounds of it.
-_GOODBYE = 1.0
 
 
 async def connect(
@@ -63,7 +61,6 @@ class Wire(asyncio.Protocol):
         #: Nothing more will come in.
         self.ended = False
         self.error: Exception | None = None
-        self.lost = asyncio.get_running_loop().create_future()
         self._full = False
         self._reading_paused = False
         self._reader: asyncio.Future[None] | None = None
@@ -92,8 +89,6 @@ class Wire(asyncio.Protocol):
         self.error = self.error or error
         _wake(self._reader)
         _wake(self._writer)
-        if not self.lost.done():
-            self.lost.set_result(None)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -189,7 +184,7 @@ class Stream(httpcore2.AsyncNetworkStream):
             piece = memoryview(buffer)[start : start + _PIECE]
             before = self._written
             self._written += len(piece)
-            if before and (before // _PIECE < self._written // _PIECE or self._speaks()):
+            if before and (before // _PIECE < self._written // _PIECE or self._readable()):
                 # A server that refuses an upload answers and hangs up. To write to it then breaks the
                 # connection, and what was not read by that time is lost: so it is read first. The event
                 # loop looks in its first round and reads in its second.
@@ -204,16 +199,13 @@ class Stream(httpcore2.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         wire = self._wire
-        if wire.lost.done():
-            return
         # An answer that goes on until its connection ends is not whole when it was ended here.
         wire.error = wire.error or ConnectionAbortedError("closed on this side")
         if not wire.transport.is_closing():
             wire.transport.close()  # over TLS this says goodbye
         # What was not sent by now is not wanted any more, and nobody waits for the other side's own
-        # goodbye: it may never come. A TLS transport does nothing when it is told a second time.
+        # goodbye: it may never come. (A TLS transport that is closing already can be deaf to this.)
         self._bare.abort()
-        await asyncio.wait({wire.lost}, timeout=_GOODBYE)
 
     async def start_tls(
         self,
@@ -251,10 +243,9 @@ class Stream(httpcore2.AsyncNetworkStream):
         return self._wire.transport.get_extra_info(names.get(info, info))
 
     def _readable(self) -> bool:
-        """Whether a connection on which nobody waits for anything has something to say: it is over."""
+        """Whether the other side has said something that nobody waited for, or that nobody read yet."""
         wire = self._wire
-        return bool(wire.received) or wire.ended or wire.transport.is_closing() or self._speaks()
-
-    def _speaks(self) -> bool:
-        """Whether the other side has said something since the event loop last looked."""
+        if wire.received or wire.ended or wire.transport.is_closing():
+            return True
+        # It may have done so since the event loop last looked.
         return readable(self._bare.get_extra_info("socket").fileno())
