@@ -168,7 +168,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         session, self._session = self._session, None
         if session is not None:
+            if isinstance(session.connector, aiohttp.TCPConnector):
+                # Nobody waits for a server's goodbye over TLS, which may never come.
+                await session.connector.close(abort_ssl=True)
             await session.close()
+            await asyncio.sleep(0)  # what was aborted is let go of in the loop's next round
 
 
 def _headers(request: httpx2.Request) -> CIMultiDict[str]:

@@ -12,7 +12,7 @@ import inspect
 import os
 import socket
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
 import httpcore2
@@ -31,6 +31,7 @@ from .io_transport import (
     as_httpx2,
     as_reply,
     check_addresses,
+    has_strays,
     tls_context,
 )
 from .loop_end import at_loop_end
@@ -76,17 +77,38 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class _Transport(httpx2.AsyncHTTPTransport):
-    """httpx2's transport over a pool whose connections are guarded."""
+class _Connection(httpcore2.AsyncHTTPConnection):
+    def has_expired(self) -> bool:
+        return super().has_expired() or (self.is_idle() and has_strays(self))
+
+
+class _Pool(httpcore2.AsyncConnectionPool):
+    """A pool whose connections are guarded, and not used again when something is wrong with them."""
 
     def __init__(self, trust: Trust) -> None:
-        self._pool = httpcore2.AsyncConnectionPool(
+        self._backend = _GuardedBackend(trust)
+        super().__init__(
             ssl_context=tls_context(),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=KEEPALIVE,
-            network_backend=_GuardedBackend(trust),
+            network_backend=self._backend,
         )
+
+    def create_connection(self, origin: httpcore2.Origin) -> _Connection:
+        return _Connection(
+            origin,
+            ssl_context=tls_context(),
+            keepalive_expiry=KEEPALIVE,
+            network_backend=self._backend,
+        )
+
+
+class _Transport(httpx2.AsyncHTTPTransport):
+    """httpx2's transport over a pool of ours."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._pool = _Pool(trust)
 
     async def whole(self, request: httpx2.Request, limit: int) -> Reply:
         """One exchange, past what httpx2 keeps of an answer for a handler."""
@@ -110,14 +132,15 @@ async def _whole(transport: httpx2.AsyncBaseTransport, request: httpx2.Request, 
     return as_reply(answer.status_code, answer.headers.raw, body, limit)
 
 
-async def _collected(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+async def _collected(chunks: AsyncGenerator[bytes], limit: int) -> bytes:
     collected: list[bytes] = []
     size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"more than {limit} bytes")
-        collected.append(chunk)
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"more than {limit} bytes")
+            collected.append(chunk)
     return b"".join(collected)
 
 
@@ -198,7 +221,9 @@ class AsyncIO:
                     return task.result()
                 await heartbeat.beat()
         finally:
-            task.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})  # until it has let go of its connection
 
     async def _exchange(self, pool: str, request: httpx2.Request, deadline: float, limit: int) -> Reply:
         transport = self.transport(pool)

@@ -33,6 +33,7 @@ from .io_transport import (
     as_reply,
     check_addresses,
     deadline_at,
+    has_strays,
     tls_context,
 )
 
@@ -67,17 +68,38 @@ class _GuardedBackend(httpcore2.NetworkBackend):
         raise last or httpcore2.ConnectError(f"{host} has no address")
 
 
-class _Transport(httpx2.HTTPTransport):
-    """httpx2's transport over a pool whose connections are guarded."""
+class _Connection(httpcore2.HTTPConnection):
+    def has_expired(self) -> bool:
+        return super().has_expired() or (self.is_idle() and has_strays(self))
+
+
+class _Pool(httpcore2.ConnectionPool):
+    """A pool whose connections are guarded, and not used again when something is wrong with them."""
 
     def __init__(self, trust: Trust) -> None:
-        self._pool = httpcore2.ConnectionPool(
+        self._backend = _GuardedBackend(trust)
+        super().__init__(
             ssl_context=tls_context(),
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_IDLE_CONNECTIONS,
             keepalive_expiry=KEEPALIVE,
-            network_backend=_GuardedBackend(trust),
+            network_backend=self._backend,
         )
+
+    def create_connection(self, origin: httpcore2.Origin) -> _Connection:
+        return _Connection(
+            origin,
+            ssl_context=tls_context(),
+            keepalive_expiry=KEEPALIVE,
+            network_backend=self._backend,
+        )
+
+
+class _Transport(httpx2.HTTPTransport):
+    """httpx2's transport over a pool of ours."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._pool = _Pool(trust)
 
     def whole(self, request: httpx2.Request, limit: int) -> Reply:
         """One exchange, past what httpx2 keeps of an answer for a handler."""

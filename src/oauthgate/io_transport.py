@@ -67,6 +67,16 @@ def readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
+def has_strays(connection: httpcore2.HTTPConnection | httpcore2.AsyncHTTPConnection) -> bool:
+    """Whether bytes came in together with the last answer that were not part of it.
+
+    h11 would take them for the next answer, which is another visitor's. (Those that come later are seen
+    by `readable`.)
+    """
+    parser = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    return parser is not None and bool(parser.trailing_data[0])
+
+
 class Trust:
     """The configured hosts, which may have private addresses.
 

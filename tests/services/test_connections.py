@@ -138,6 +138,30 @@ def test_a_server_that_speaks_while_a_connection_rests(web: Web, how: str) -> No
         assert [number for number, _ in host.heads] == [1, 2, 3]
 
 
+@over()
+def test_bytes_after_an_answer(web: Web) -> None:
+    """What comes together with an answer and is not part of it is nobody's: least of all the answer of
+    whoever asks next.
+    """
+
+    def serve(caller: Caller) -> None:
+        if caller.number == 1:
+            caller.head()
+            caller.socket.sendall(OK + OK.replace(b"ok", b"no"))
+            return
+        for _ in range(2):
+            caller.head()
+            caller.socket.sendall(OK)
+
+    async def work() -> None:
+        for _ in range(3):
+            assert (await web.get(host)).content == b"ok"
+
+    with web.host(serve) as host:
+        web(work)
+        assert [number for number, _ in host.heads] == [1, 2, 2]
+
+
 @over(schemes="http")
 def test_no_connection(web: Web) -> None:
     """A refusal, and a server that does not answer at all, each by name."""
