@@ -265,6 +265,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _PIECE]
 
 
+@lru_cache(maxsize=256)  # of what passes: an exception is not remembered
 def _check_literal(host: str, trusted: frozenset[str]) -> None:
     """An address in the URL is never resolved, so it is checked here."""
     try:

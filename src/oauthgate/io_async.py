@@ -103,6 +103,11 @@ class _Pool(httpcore2.AsyncConnectionPool):
             network_backend=self._backend,
         )
 
+    async def _close_connections(self, closing: list[httpcore2.AsyncConnectionInterface]) -> None:
+        # Asked for twice in each call, nearly always with nothing to close, and then for a cancel scope.
+        if closing:
+            await super()._close_connections(closing)
+
 
 class _Transport(httpx2.AsyncHTTPTransport):
     """httpx2's transport over a pool of ours."""
