@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from oauthgate.addresses import is_public
-from oauthgate.io import IO, AddressRefused, BodyTooLarge
+from oauthgate.io import IO, AddressRefused, BodyTooLarge, Reply
 from oauthgate.io_async import AsyncIO
 from oauthgate.io_blocking import BlockingIO
 from oauthgate.io_transport import check_addresses, decode_body
@@ -42,7 +42,7 @@ class Side:
 
         return run(scenario()) if self.blocking else asyncio.run(scenario())
 
-    async def get(self, url: str, *, deadline: float = 5.0, limit: int = 100_000) -> httpx2.Response:
+    async def get(self, url: str, *, deadline: float = 5.0, limit: int = 100_000) -> Reply:
         return await self.io.exchange("pool", httpx2.Request("GET", url), deadline=deadline, limit=limit)
 
 
