@@ -8,7 +8,8 @@ service in `request.state.services`, and the visitor in `request.state.oauth`.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from .errors import (
     ConfigError,
@@ -87,11 +88,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - what the name stands for
-    if name not in _HOMES:
+if not TYPE_CHECKING:  # else a type checker would believe that any name is here
+
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            return found
+        # `import oauthgate` alone is enough for `oauthgate.stores`, too.
+        if name.isidentifier() and name[0] != "_" and find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    return found
 
 
 def __dir__() -> list[str]:
