@@ -99,7 +99,7 @@ def test_a_loop_that_was_dropped_sends_nothing_to_the_next_one() -> None:
 
     class Hanging:
         async def commit_together(self, work: list[Together]) -> list[Answers]:
-            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return] # it never ends
 
     async def drop() -> list[Coroutine[Any, Any, Answers]]:
         writer = Writer(cast("Any", Hanging()))

@@ -182,7 +182,7 @@ class Web:
 
         def blocking(at: str, info: object) -> None:
             if at == step:
-                time.sleep(seconds)
+                time.sleep(seconds)  # the thread of a caller that blocks
 
         async def suspending(at: str, info: object) -> None:
             if at == step:

@@ -49,7 +49,7 @@ def unheard(port: int) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 held.bind(("127.0.0.1", port))
                 break
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two tries to bind
         assert held.getsockname() == ("127.0.0.1", port)
         yield
 
@@ -146,7 +146,7 @@ def test_a_server_that_is_stopped_behind_pgbouncer(
         for _ in range(500):
             if bouncer.servers() == 0:
                 break
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks at the log of PgBouncer
         assert bouncer.servers() == 0
     assert step(store.put("k", b"x", expect=version + 1)) == version + 2
     step(store.close())
